@@ -1,0 +1,1 @@
+"""Where people meet lapilli: thin rooms that translate, call one thing, and translate back."""
