@@ -1,0 +1,1 @@
+"""Weights on disk: names tables, safetensors, GGUF, quantized types, load and save."""

@@ -1,0 +1,1 @@
+"""The ground floor: files, children, fetching, settings; it knows no model."""
