@@ -21,7 +21,8 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor], masks: Masks, cache: KVCache | None) -> Tensor:
         x_BTD = x_BTD + self.attention(self.norm1(x_BTD), rotation, masks, cache)
-        return x_BTD + self.mlp(self.norm2(x_BTD))
+        out: Tensor = x_BTD + self.mlp(self.norm2(x_BTD))
+        return out
 
 
 class Decoder(nn.Module):

@@ -20,7 +20,8 @@ class VisionBlock(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         x_BND = x_BND + self.attention(self.norm1(x_BND))
-        return x_BND + self.mlp(self.norm2(x_BND))
+        out: Tensor = x_BND + self.mlp(self.norm2(x_BND))
+        return out
 
 
 class VisionTower(nn.Module):

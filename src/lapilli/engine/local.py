@@ -1,0 +1,182 @@
+"""A model in this process: `model = lapilli.load("mini")`, then ask."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+
+from lapilli.checkpoints.load import Checkpoint, load_checkpoint
+from lapilli.engine.answer import Answer, Chunk
+from lapilli.engine.generation import write
+from lapilli.engine.sampler import SamplingKeywords, SamplingOptions
+from lapilli.errors import InputError, PromptError
+from lapilli.inputs.chat import Message, TextPart, conversation
+from lapilli.inputs.images import open_image
+from lapilli.inputs.prompt import Prompt
+from lapilli.store.reference import resolve
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LocalModel:
+    """A loaded model that answers.
+
+    model.chat("What is in this picture?", images=["photo.png"])   # one answer
+    for chunk in model.stream("Tell me more."): ...                # its text as it is made
+    model.generate(["USER: <image>\\nWhat is this?\\nASSISTANT:"], images=[picture])  # raw prompts, batched
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model.eval()
+        self.config = checkpoint.config
+        self.prompts = checkpoint.prompts
+        self.tokenizer = checkpoint.prompts.tokenizer
+
+    def chat(
+        self,
+        prompt_or_messages: Any,
+        images: Sequence[Any] = (),
+        *,
+        system: str | None = None,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Answer:
+        """Answer a question or a conversation; what people wrote is never taken for markup.
+
+        `prompt_or_messages` is a text, or messages as OpenAI, Ollama or transformers write them; `images` are paths,
+        bytes or Pillow pictures. Raises PromptError, ImageError or InputError.
+        """
+        for chunk in self.stream(prompt_or_messages, images, system=system, options=options, **sampling):
+            if chunk.answer is not None:
+                return chunk.answer
+        raise AssertionError("a stream always ends with its answer")
+
+    def stream(
+        self,
+        prompt_or_messages: Any,
+        images: Sequence[Any] = (),
+        *,
+        system: str | None = None,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Iterator[Chunk]:
+        """The same as `chat`, in pieces of text as they are made; the last piece carries the whole answer."""
+        messages = conversation(prompt_or_messages, images)
+        if system:
+            messages = [Message("system", (TextPart(system),)), *messages]
+        prompt = self.prompts.chat(messages)
+        for events in self._write([prompt], [_options(options, sampling)]):
+            for _, text, answer in events:
+                yield Chunk(text=text, answer=answer)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        images: Sequence[Any] = (),
+        *,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> list[Answer]:
+        """Go on from raw prompts, all together; `<image>` stands for a picture.
+
+        `images` go to the placeholders in order, over all prompts, or are given as one list a prompt. Raises
+        PromptError where placeholders and pictures differ in number.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not texts:
+            raise PromptError("no prompt was given: give at least one")
+        shares = self._share(texts, images)
+        built = [
+            self.prompts.raw(text, [open_image(image) for image in share])
+            for text, share in zip(texts, shares, strict=True)
+        ]
+        chosen = _options(options, sampling)
+        answers: dict[int, Answer] = {}
+        for events in self._write(built, [chosen] * len(built)):
+            answers.update({number: answer for number, _, answer in events if answer is not None})
+        return [answers[number] for number in range(len(built))]
+
+    def _write(
+        self, prompts: list[Prompt], options: list[SamplingOptions]
+    ) -> Iterator[list[tuple[int, str, Answer | None]]]:
+        return write(self.model, self.tokenizer, prompts, options)
+
+    def _share(self, texts: list[str], images: Sequence[Any]) -> list[list[Any]]:
+        """Which pictures belong to which prompt."""
+        if images and all(isinstance(item, list | tuple) for item in images):
+            if len(images) != len(texts):
+                raise PromptError(f"{len(texts)} prompts, but {len(images)} lists of pictures: give one list a prompt")
+            return [list(item) for item in images]
+        counts = [self.prompts.count_placeholders(text) for text in texts]
+        if sum(counts) != len(images):
+            raise PromptError(
+                f"the prompts have {sum(counts)} image placeholders, {len(images)} pictures were given: "
+                "write <image> once for each picture"
+            )
+        given = iter(images)
+        return [[next(given) for _ in range(count)] for count in counts]
+
+
+def load(
+    name_or_path: str | Path,
+    quantize: str | None = None,
+    device: str = "auto",
+    *,
+    dtype: str | torch.dtype | None = None,
+    projector: str | Path | None = None,
+    adapter: str | Path | None = None,
+) -> LocalModel:
+    """Load a model by name ("mini"), from a checkpoint folder, or from a GGUF file.
+
+    `device="auto"` takes a GPU where there is one. `dtype` is float32 on a CPU unless named (weights are stored
+    as they are on a GPU). `projector` is the mmproj file of a GGUF model, found by itself when it lies beside it;
+    `adapter` is a LoRA folder in PEFT's layout. Raises ModelNotFoundError, CheckpointError or InputError.
+    """
+    if quantize is not None:
+        raise InputError(f"quantize={quantize!r} is not offered yet: load a quantized GGUF file instead")
+    chosen = _device(device)
+    reference = resolve(name_or_path)
+    return LocalModel(
+        load_checkpoint(
+            reference.path,
+            dtype=_dtype(dtype, chosen),
+            device=chosen,
+            projector=Path(projector) if projector else reference.projector,
+            adapter=Path(adapter) if adapter else None,
+        )
+    )
+
+
+def _options(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
+    unknown = sampling.keys() - {item.name for item in dataclasses.fields(SamplingOptions)}
+    if unknown:
+        known = ", ".join(item.name for item in dataclasses.fields(SamplingOptions))
+        raise InputError(f"{', '.join(sorted(unknown))}: no such sampling option; there are {known}")
+    return dataclasses.replace(options or SamplingOptions(), **sampling)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not known: use auto, cpu, or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r}: no CUDA device is here; use auto or cpu")
+    return device
+
+
+def _dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    if isinstance(name, torch.dtype):
+        return name
+    if name is None:
+        return torch.float32 if device.type == "cpu" else None
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r} is not known: use {', '.join(DTYPES)}")
+    return DTYPES[name]

@@ -1,0 +1,219 @@
+"""The loop under every kind of training: steps, schedule, checkpoints, and a clear word when it must stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lapilli.errors import TrainingError
+from lapilli.ground.files import publish
+from lapilli.training.recipe import LoopOptions
+
+STATE_FILE = "state.safetensors"
+METRICS_FILE = "metrics.jsonl"
+
+
+class Objective(Protocol):
+    """What is learnt: the weights, the batches and the loss."""
+
+    def modules(self) -> nn.Module:
+        """Everything a run must keep; what learns has `requires_grad`."""
+
+    def batches(self, first_step: int) -> Iterator[Any]:
+        """Batches from that step on; step n's batch depends on the seed and n alone."""
+
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        """The scalar `loss` to descend, and further scalars worth logging."""
+
+
+def run(
+    objective: Objective,
+    options: LoopOptions,
+    folder: Path,
+    *,
+    minutes: float | None = None,
+    device: torch.device | str = "cpu",
+) -> int:
+    """Train until `options.steps`, or until the minutes are over; returns the step reached.
+
+    The folder holds the state (weights, optimizer, step) and `metrics.jsonl`; calling again goes on from
+    there. Ctrl-C saves first. Raises TrainingError where the loss is no number, naming the step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module = objective.modules().to(device)
+    learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not learning:
+        raise TrainingError("nothing is to be learnt: every parameter is frozen")
+    torch.manual_seed(options.seed)
+    optimizer = _optimizer(learning.values(), options)
+    step = _restore(folder, module, optimizer, learning)
+    if step >= options.steps:
+        return step
+    module.train()
+    started, saved = time.monotonic(), time.monotonic()
+    autocast: AbstractContextManager[Any] = (
+        torch.autocast(torch.device(device).type, torch.bfloat16) if options.bf16 else nullcontext()
+    )
+    with _Interrupt() as interrupt, _progress() as progress, (folder / METRICS_FILE).open("a") as metrics:
+        bar = progress.add_task(folder.name, total=options.steps, completed=step, loss="")
+        first, logged = step, (step, time.monotonic())
+        for batch in objective.batches(step):
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(step, options)
+            with autocast:
+                losses = objective.loss(batch)
+            loss = losses["loss"]
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"the loss is {float(loss)} at step {step}: lower the rate ({options.rate}); the last good state "
+                    f"is kept in {folder}"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(list(learning.values()), options.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            if step % options.log_every == 0 or step == options.steps:
+                now = time.monotonic()
+                line = {name: round(float(value.detach()), 5) for name, value in losses.items()}
+                rate = (step - logged[0]) / (now - logged[1])
+                logged = (step, now)
+                line |= {"step": step, "norm": round(float(norm), 4), "steps_per_second": round(rate, 3)}
+                metrics.write(json.dumps(line) + "\n")
+                metrics.flush()
+                progress.update(bar, completed=step, loss=f"loss {line['loss']:.4f}")
+            over = minutes is not None and time.monotonic() - started > minutes * 60
+            ends = over or interrupt.asked or step >= options.steps
+            if ends or time.monotonic() - saved > options.save_minutes * 60:
+                _save(folder, module, optimizer, learning, step)
+                saved = time.monotonic()
+            if ends:
+                break
+        if step == first:
+            raise TrainingError("the objective gave no batch: there is nothing to train on")
+    if interrupt.asked:
+        progress.console.print(f"stopped at step {step}, saved in {folder}; the same command goes on from there")
+        raise KeyboardInterrupt
+    return step
+
+
+def trained_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a run's last checkpoint, by their names in the objective's module."""
+    path = folder / STATE_FILE
+    if not path.exists():
+        raise TrainingError(f"{folder} holds no training state: run that stage first")
+    with safe_open(path, framework="pt") as file:
+        return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}
+
+
+def _optimizer(parameters: Iterable[nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in parameters:
+        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.rate, betas=options.betas, eps=1e-8, fused=True)
+
+
+def _rate(step: int, options: LoopOptions) -> float:
+    """Linear warm-up, then a cosine down to the floor."""
+    if step < options.warmup:
+        return options.rate * (step + 1) / options.warmup
+    done = (step - options.warmup) / max(1, options.steps - options.warmup)
+    return options.rate * (options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def _save(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, learning: dict[str, nn.Parameter], step: int
+) -> None:
+    tensors = {f"model.{name}": value.detach().contiguous() for name, value in _own_state(module).items()}
+    for name, parameter in learning.items():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{name}.{key}"] = value.detach().contiguous()
+    with publish(folder / STATE_FILE) as path:
+        save_file(tensors, path, metadata={"step": str(step)})
+
+
+def _restore(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, learning: dict[str, nn.Parameter]
+) -> int:
+    path = folder / STATE_FILE
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        own = _own_state(module)
+        if names_of(names, "model.") != set(own):
+            raise TrainingError(f"{path} was written by another run: its weights have other names; use a new folder")
+        for name, target in own.items():
+            stored = file.get_tensor(f"model.{name}")
+            if stored.shape != target.shape:
+                raise TrainingError(f"{path}: {name} is {tuple(stored.shape)}, this run needs {tuple(target.shape)}")
+            target.data.copy_(stored)
+        for name, parameter in learning.items():
+            prefix = f"optimizer.{name}."
+            state = {key: file.get_tensor(prefix + key) for key in names_of(names, prefix)}
+            if state:
+                optimizer.state[parameter] = {
+                    key: value if value.ndim == 0 else value.to(parameter.device) for key, value in state.items()
+                }
+        return int(file.metadata()["step"])
+
+
+def names_of(names: Iterable[str], prefix: str) -> set[str]:
+    """The names that begin with a prefix, without it."""
+    return {name[len(prefix) :] for name in names if name.startswith(prefix)}
+
+
+def _own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, a shared one once."""
+    seen: dict[int, str] = {}
+    state = {}
+    for name, value in module.state_dict().items():
+        if seen.setdefault(value.data_ptr(), name) == name:
+            state[name] = value
+    return state
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the step in hand."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Interrupt:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+        refresh_per_second=2,
+    )
