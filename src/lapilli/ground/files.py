@@ -33,6 +33,8 @@ def publish(path: str | Path, *, replace_folder: bool = False) -> Iterator[Path]
     try:
         yield fresh
         _flush(fresh)
+        if path.exists() and path.is_dir() != fresh.is_dir():
+            raise InputError(f"{path}: a {_kind(fresh)} cannot take the place of a {_kind(path)}")
         if path.is_dir():
             _swap_folder(fresh, path, path.with_name(f".{path.name}.{mark}.old"))
         else:
@@ -58,6 +60,10 @@ def open_regular(path: str | Path) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "file"
 
 
 def _swap_folder(fresh: Path, path: Path, aside: Path) -> None:
