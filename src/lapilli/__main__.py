@@ -1,5 +1,7 @@
 """`python -m lapilli` is the command line."""
 
+import sys
+
 from lapilli.faces.cli import main
 
-main()
+sys.exit(main())

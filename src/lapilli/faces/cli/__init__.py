@@ -1,1 +1,79 @@
-"""x"""
+"""The command line: `lapilli run`, `train`, `eval`, `doctor`.
+
+Each command imports what it needs when it runs, so that `--help` answers at once. Whatever goes wrong is one line on
+standard error: exit code 2, or 130 after Ctrl-C. `LAPILLI_DEBUG=1` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import lapilli
+from lapilli.errors import LapilliError
+from lapilli.faces.cli import doctor, run
+from lapilli.faces.cli.terminal import printable
+
+app = typer.Typer(
+    name="lapilli",
+    help="LLaVA on your own machine, in small pieces.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command(name="run")(run.run)
+app.command(name="doctor")(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lapilli {lapilli.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _lapilli(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; the console script `lapilli`."""
+    try:
+        code = app(list(arguments) if arguments is not None else None, prog_name="lapilli", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except TyperException as error:
+        return _refuse(error.format_message())
+    except BrokenPipeError:
+        # Whoever read our output has gone: point it nowhere, so that the interpreter's last flush is quiet too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except (LapilliError, OSError) as error:
+        return _refuse(_said(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return 128 + 2
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, LapilliError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _refuse(message: str) -> int:
+    if os.environ.get("LAPILLI_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+    print("lapilli: error:", printable(" ".join(message.split())), file=sys.stderr)
+    return 2
