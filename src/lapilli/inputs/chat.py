@@ -1,0 +1,258 @@
+"""Messages: who said what, and which pictures they showed, read from every shape that people send."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+
+from lapilli.errors import ImageError, PromptError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Role = Literal["system", "user", "assistant", "tool"]
+_ROLES: tuple[str, ...] = get_args(Role)
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Words that somebody wrote; never interpreted, whatever they look like."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise PromptError(f"text must be a string, it is {type(self.text).__name__}")
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(f"the text holds half a surrogate pair at character {error.start}") from None
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An opened picture (RGB), at its place between the words."""
+
+    image: Image
+
+
+Part: TypeAlias = TextPart | ImagePart
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation: a role, and texts and pictures in the order they were given.
+
+    Raises PromptError for an unknown role, and for a picture outside a user's turn.
+    """
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise PromptError(f"role {self.role!r} is not one of {', '.join(_ROLES)}")
+        if self.role != "user" and self.images:
+            raise PromptError(f"a {self.role} message cannot hold a picture: show pictures in user messages")
+
+    @property
+    def text(self) -> str:
+        """All words of this message, its parts one to a line."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(part.image for part in self.parts if isinstance(part, ImagePart))
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.images and not self.text.strip()
+
+
+def conversation(
+    prompt_or_messages: str | Sequence[Message | Mapping[str, Any]],
+    images: Sequence[Any] = (),
+    *,
+    paths: bool = True,
+) -> list[Message]:
+    """Read a prompt or messages into a list of `Message`, with every picture opened.
+
+    A string is one user message; its `images` come before the words. Messages are `Message` objects or mappings in
+    the shape of OpenAI (`image_url` parts holding `data:` URLs), Ollama (`images` beside `content`) or Hugging Face
+    (`{"type": "image"}` parts that take the next of `images`, or hold their picture under `image`). `images` given
+    with messages that name no place for them go before the words of the only user message.
+
+    A picture is a path, bytes, base64, a `data:` URL, or an opened Pillow image. With `paths=False`, as for requests
+    from elsewhere, a string never names a file of this machine.
+
+    Raises PromptError where nothing is asked, a shape is not known, or pictures and places differ in number;
+    ImageError for what is no picture.
+    """
+    if isinstance(images, (str, bytes, bytearray, Path)) or not isinstance(images, Sequence):
+        raise PromptError(f"images must be a list of pictures, it is {type(images).__name__}")
+    given: Any = prompt_or_messages
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Sequence):
+        raise PromptError(f"a prompt is a string or a list of messages, not {type(given).__name__}")
+    pending = _Pending(images, paths)
+    messages = [_message(item, number, pending) for number, item in enumerate(given, 1)]
+    messages = pending.place(messages)
+    _require_something_asked(messages)
+    return messages
+
+
+class _Pending:
+    """The pictures given beside the messages, handed out in order to the places that ask for one."""
+
+    def __init__(self, images: Sequence[Any], paths: bool) -> None:
+        self.images, self.paths, self.asked = images, paths, 0
+
+    def take(self) -> Part:
+        self.asked += 1
+        # Too many places are reported by `place`, when all have been counted.
+        return self.open(self.images[self.asked - 1]) if self.asked <= len(self.images) else TextPart("")
+
+    def open(self, source: Any) -> ImagePart:
+        from lapilli.inputs.images import open_image
+
+        return ImagePart(open_image(_picture(source, self.paths)))
+
+    def place(self, messages: list[Message]) -> list[Message]:
+        if self.asked == len(self.images):
+            return messages
+        users = [i for i, message in enumerate(messages) if message.role == "user"]
+        if self.asked or len(users) != 1:
+            raise PromptError(
+                f"{len(self.images)} pictures were given for {self.asked} places in the messages; "
+                'each place is a part {"type": "image"}'
+            )
+        shown = tuple(self.open(source) for source in self.images)
+        at = users[0]
+        return [*messages[:at], Message("user", (*shown, *messages[at].parts)), *messages[at + 1 :]]
+
+
+def _require_something_asked(messages: list[Message]) -> None:
+    if not messages:
+        raise PromptError("there is no message: ask something, or show a picture")
+    for number, message in enumerate(messages, 1):
+        if message.role == "user" and message.is_empty:
+            which = "the prompt" if len(messages) == 1 else f"message {number} (user)"
+            raise PromptError(f"{which} is empty: ask something, or show a picture")
+    if all(message.is_empty for message in messages):
+        raise PromptError("no message says anything: ask something, or show a picture")
+
+
+# Known keys that change nothing about what is read.
+_IGNORED = frozenset({"name", "refusal", "annotations", "tool_call_id", "tool_name", "thinking", "reasoning_content"})
+
+
+def _message(item: Message | Mapping[str, Any], number: int, pending: _Pending) -> Message:
+    if isinstance(item, Message):
+        return item
+    where = f"message {number}"
+    if not isinstance(item, Mapping):
+        raise PromptError(f"{where} must have a role and content, it is {type(item).__name__}")
+    strange = [str(key) for key, value in item.items() if value and key not in {"role", "content", "images", *_IGNORED}]
+    if strange:
+        raise PromptError(f"{where}: {', '.join(sorted(strange))[:80]} is not understood here")
+    role = "system" if item.get("role") == "developer" else item.get("role")
+    if role not in _ROLES:
+        raise PromptError(f"{where}: role {str(role)[:40]!r} is not one of {', '.join(_ROLES)}")
+    shown = item.get("images") or ()
+    if isinstance(shown, (str, bytes, Mapping)) or not isinstance(shown, Sequence):
+        raise PromptError(f"{where}: images must be a list, it is {type(shown).__name__}")
+    parts = (*(pending.open(source) for source in shown), *_parts(item.get("content"), where, pending))
+    try:
+        return Message(cast(Role, role), parts)
+    except PromptError as error:
+        raise PromptError(f"{where}: {error}") from None
+
+
+def _parts(content: Any, where: str, pending: _Pending) -> Iterator[Part]:
+    if isinstance(content, str):
+        yield TextPart(content)
+    elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
+        for item in content:
+            yield _part(item, where, pending)
+    elif content is not None:
+        raise PromptError(f"{where}: content must be a string or a list of parts, it is {type(content).__name__}")
+
+
+def _part(item: Any, where: str, pending: _Pending) -> Part:
+    if isinstance(item, str):
+        return TextPart(item)
+    if isinstance(item, (TextPart, ImagePart)):
+        return item
+    if not isinstance(item, Mapping):
+        raise PromptError(f"{where}: a part must be an object with a type, it is {type(item).__name__}")
+    kind = item.get("type")
+    if kind == "text":
+        return TextPart(item.get("text", ""))
+    if kind not in ("image", "image_url"):
+        raise PromptError(
+            f"{where}: a part of type {str(kind)[:40]!r} is not understood; known are text, image, image_url"
+        )
+    source = next(
+        (item[key] for key in ("image", "image_url", "url", "path", "base64") if item.get(key) is not None), None
+    )
+    if isinstance(source, Mapping):
+        source = source.get("url")
+    if source is not None:
+        return pending.open(source)
+    if kind == "image_url":
+        raise PromptError(f"{where}: an image_url part needs a url")
+    return pending.take()
+
+
+def _picture(source: Any, paths: bool) -> Any:
+    """What `open_image` reads: bytes, a path, or an opened picture; strings are looked into first."""
+    if not isinstance(source, str):
+        if isinstance(source, Path) and not paths:
+            raise ImageError("a picture must come as bytes, base64 or a data: URL here, not as a path")
+        return source
+    scheme = source[:12].partition(":")[0].lower()
+    if scheme == "data":
+        return _data_url(source)
+    if scheme in ("http", "https", "file", "ftp"):
+        raise ImageError(
+            f"pictures are not fetched from {scheme}: addresses; give "
+            + ("a path, " if paths else "")
+            + "bytes or a data: URL"
+        )
+    if paths and _names_a_file(source):
+        return Path(source)
+    try:
+        return base64.b64decode("".join(source.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageError("a picture given as text must be base64 or a data: URL") from None
+
+
+# A picture of fewer bytes than this many characters of base64 does not exist; a file name with a dot is no base64.
+_SHORTEST_BASE64 = 32
+
+
+def _names_a_file(source: str) -> bool:
+    if len(source) < _SHORTEST_BASE64 or "." in source:
+        return True
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _data_url(url: str) -> bytes:
+    head, comma, body = url.partition(",")
+    if not comma:
+        raise ImageError("a data: URL needs a comma before its data")
+    try:
+        if head.lower().rstrip().endswith(";base64"):
+            return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
+        return urllib.parse.unquote_to_bytes(body)
+    except (binascii.Error, ValueError):
+        raise ImageError("the data: URL does not hold valid base64") from None
