@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lapilli.checkpoints.fit import fit_affine, fit_centred, furthest, inverse_or_zero
 from lapilli.errors import CheckpointError
 
 Floats = npt.NDArray[np.float32]
@@ -161,7 +162,7 @@ def _unpack_q8_0(blocks: Blocks) -> Floats:
 
 def _pack_q8_0(weights_NW: Floats) -> Blocks:
     d = np.abs(weights_NW).max(axis=-1, keepdims=True) / np.float32(127)
-    scaled = weights_NW * _inverse(d)
+    scaled = weights_NW * inverse_or_zero(d)
     size = np.abs(scaled)
     whole = np.floor(size)
     q = np.copysign(whole + (size - whole >= 0.5), scaled)  # halves away from zero, unlike np.rint
@@ -179,8 +180,8 @@ def _pack_centred(block: np.dtype[Any]) -> Callable[[Floats], Blocks]:
 
     def pack(weights_NW: Floats) -> Blocks:
         middle = 16 if _has_high_bits(block) else 8
-        d = _furthest(weights_NW) / np.float32(-middle)
-        q = np.trunc(weights_NW * _inverse(d) + np.float32(middle + 0.5)).clip(0, 2 * middle - 1)
+        d = furthest(weights_NW) / np.float32(-middle)
+        q = np.trunc(weights_NW * inverse_or_zero(d) + np.float32(middle + 0.5)).clip(0, 2 * middle - 1)
         return _fill(block, d=d[:, 0], **_write_levels(q.astype(np.uint8), block))
 
     return pack
@@ -197,7 +198,7 @@ def _pack_lifted(block: np.dtype[Any]) -> Callable[[Floats], Blocks]:
         top = 31 if _has_high_bits(block) else 15
         low = weights_NW.min(axis=-1, keepdims=True)
         d = (weights_NW.max(axis=-1, keepdims=True) - low) / np.float32(top)
-        q = np.trunc((weights_NW - low) * _inverse(d) + np.float32(0.5)).clip(0, top)
+        q = np.trunc((weights_NW - low) * inverse_or_zero(d) + np.float32(0.5)).clip(0, top)
         return _fill(block, d=d[:, 0], m=low[:, 0], **_write_levels(q.astype(np.uint8), block))
 
     return pack
@@ -261,12 +262,12 @@ def _pack_q5_k(weights_NW: Floats) -> Blocks:
 def _fit_block(weights_NW: Floats, top: int) -> tuple[dict[str, npt.NDArray[Any]], Bytes]:
     """Fit each sub-block, round the fits to six bits, then choose levels again under the rounded fits."""
     w_NSK = weights_NW.reshape(-1, 8, 32)
-    scale, lowest = _fit_affine(weights_NW.reshape(-1, 32), top)
+    scale, lowest = fit_affine(weights_NW.reshape(-1, 32), top)
     d, scale_NS = _to_steps(scale.reshape(-1, 8), 63)
     dmin, lowest_NS = _to_steps(-lowest.reshape(-1, 8), 63)
     d_NS = _column(d) * scale_NS
     m_NS = _column(dmin) * lowest_NS
-    q_NSK = np.rint((w_NSK + m_NS[..., None]) * _inverse(d_NS)[..., None]).clip(0, top).astype(np.uint8)
+    q_NSK = np.rint((w_NSK + m_NS[..., None]) * inverse_or_zero(d_NS)[..., None]).clip(0, top).astype(np.uint8)
     return {"d": d, "dmin": dmin, "scales": _write_six_bits(scale_NS, lowest_NS)}, q_NSK
 
 
@@ -281,10 +282,10 @@ def _unpack_q6_k(blocks: Blocks) -> Floats:
 
 
 def _pack_q6_k(weights_NW: Floats) -> Blocks:
-    scale_NS = _fit_centred(weights_NW.reshape(-1, 16), 32).reshape(-1, 16)
+    scale_NS = fit_centred(weights_NW.reshape(-1, 16), 32).reshape(-1, 16)
     d, steps_NS = _to_steps(scale_NS, -128)
     d_NS = _column(d) * steps_NS
-    q_NSK = np.rint(weights_NW.reshape(-1, 16, 16) * _inverse(d_NS)[..., None]).clip(-32, 31) + np.float32(32)
+    q_NSK = np.rint(weights_NW.reshape(-1, 16, 16) * inverse_or_zero(d_NS)[..., None]).clip(-32, 31) + np.float32(32)
     q = q_NSK.astype(np.uint8).reshape(-1, 2, 128)
     shift = np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]
     high = np.bitwise_or.reduce((q >> np.uint8(4)).reshape(-1, 2, 4, 32) << shift, axis=2)
@@ -292,62 +293,11 @@ def _pack_q6_k(weights_NW: Floats) -> Blocks:
     return _fill(Q6_K, low=low.reshape(-1, 128), high=high.reshape(-1, 64), scales=steps_NS, d=d)
 
 
-def _fit_affine(weights_RK: Floats, top: int) -> tuple[Floats, Floats]:
-    """For each row the scale and the lowest value (at most 0) with the least weighted squared error.
-
-    Levels are guessed from a spread a little wider or narrower than the row's, then scale and lowest value follow
-    from the normal equations; large weights count more. The best guess wins.
-    """
-    low = np.minimum(weights_RK.min(axis=-1), 0)
-    span = weights_RK.max(axis=-1) - low
-    care_RK = np.sqrt(np.mean(weights_RK * weights_RK, axis=-1, keepdims=True)) + np.abs(weights_RK)
-    care = care_RK.sum(axis=-1)
-    care_x_RK = care_RK * weights_RK
-    care_x = care_x_RK.sum(axis=-1)
-    shifted_RK = (weights_RK - low[:, None]) * _inverse(span)[:, None]
-    best_gain = np.full(len(weights_RK), -np.inf, dtype=np.float32)
-    best_scale, best_low = span / np.float32(top), low
-    for spread in np.linspace(top - 1.2, top + 0.9, 13, dtype=np.float32):
-        q_RK = np.rint(shifted_RK * spread).clip(0, top)
-        care_q_RK = care_RK * q_RK
-        sum_q = care_q_RK.sum(axis=-1)
-        sum_qq = np.einsum("rk,rk->r", care_q_RK, q_RK)
-        sum_qx = np.einsum("rk,rk->r", care_x_RK, q_RK)
-        inverse = _inverse(care * sum_qq - sum_q * sum_q)
-        scale = (care * sum_qx - sum_q * care_x) * inverse
-        lowest = (sum_qq * care_x - sum_q * sum_qx) * inverse
-        above = lowest > 0
-        scale = np.where(above, sum_qx * _inverse(sum_qq), scale)
-        lowest = np.where(above, 0, lowest).astype(np.float32)
-        gain = scale * sum_qx + lowest * care_x  # what the fit takes off the weighted sum of squares
-        better = (gain > best_gain) & (scale > 0)
-        best_gain = np.where(better, gain, best_gain)
-        best_scale, best_low = np.where(better, scale, best_scale), np.where(better, lowest, best_low)
-    return best_scale, best_low
-
-
-def _fit_centred(weights_RK: Floats, middle: int) -> Floats:
-    """For each row the scale, of either sign, with the least squared error, large weights counting more."""
-    unit_RK = weights_RK * -_inverse(_furthest(weights_RK))
-    care_RK = weights_RK * weights_RK
-    best_gain = np.zeros(len(weights_RK), dtype=np.float32)
-    best_scale = np.zeros(len(weights_RK), dtype=np.float32)
-    for spread in np.linspace(middle - 0.9, middle + 0.9, 13, dtype=np.float32):
-        q_RK = np.rint(unit_RK * spread).clip(-middle, middle - 1)
-        care_q_RK = care_RK * q_RK
-        sum_qx = np.einsum("rk,rk->r", care_q_RK, weights_RK)
-        scale = sum_qx * _inverse(np.einsum("rk,rk->r", care_q_RK, q_RK))
-        gain = scale * sum_qx
-        better = gain > best_gain
-        best_gain, best_scale = np.where(better, gain, best_gain), np.where(better, scale, best_scale)
-    return best_scale
-
-
-def _to_steps(values_NS: Floats, furthest: int) -> tuple[npt.NDArray[np.float16], Floats]:
-    """Values as whole steps of one half-precision scale a block, the value furthest from zero on step `furthest`."""
-    d = (_furthest(values_NS) / np.float32(furthest)).astype("<f2")
-    ends = (furthest, -furthest - 1) if furthest < 0 else (0, furthest)
-    return d[:, 0], np.rint(values_NS * _inverse(d.astype(np.float32))).clip(*ends)
+def _to_steps(values_NS: Floats, end: int) -> tuple[npt.NDArray[np.float16], Floats]:
+    """Values as whole steps of one half-precision scale a block, the value furthest from zero on step `end`."""
+    d = (furthest(values_NS) / np.float32(end)).astype("<f2")
+    low, high = (end, -end - 1) if end < 0 else (0, end)
+    return d[:, 0], np.rint(values_NS * inverse_or_zero(d.astype(np.float32))).clip(low, high)
 
 
 def _read_six_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
@@ -388,17 +338,6 @@ def _join_nibbles(q: Bytes) -> Bytes:
 
 def _column(scale: npt.NDArray[Any]) -> Floats:
     return scale.astype(np.float32)[:, None]
-
-
-def _furthest(values: Floats) -> Floats:
-    """The value furthest from zero in each row, sign kept, the first where several are."""
-    return np.take_along_axis(values, np.abs(values).argmax(axis=-1)[:, None], axis=-1)
-
-
-def _inverse(values: Floats) -> Floats:
-    """1 / value, and 0 where that is no finite number."""
-    inverse = np.zeros_like(values)
-    return np.divide(1, values, out=inverse, where=np.abs(values) > 3e-39)
 
 
 def _fill(block: np.dtype[Any], **fields: npt.NDArray[Any]) -> Blocks:
