@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from lapilli.checkpoints.ggml import Bytes, Floats, TensorType, dequantize
-from lapilli.checkpoints.gguf.layout import shown
+from lapilli.checkpoints.quoting import quoted
 from lapilli.errors import CheckpointError
 
 
@@ -129,5 +129,5 @@ class GGUFFile:
         return values
 
     def _not(self, key: str, value: object, wanted: str) -> NoReturn:
-        found = f"an array of {len(value)} values" if isinstance(value, list) else shown(value)
+        found = f"an array of {len(value)} values" if isinstance(value, list) else quoted(value)
         raise CheckpointError(f"{self.name}: {key} is {found}, must be {wanted}")

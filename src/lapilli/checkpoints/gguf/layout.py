@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from lapilli.errors import CheckpointError
@@ -41,16 +39,3 @@ def check_alignment(name: str, alignment: int) -> None:
         raise CheckpointError(
             f"{name}: general.alignment is {alignment}, must be a power of two from 8 to {MAX_ALIGNMENT}"
         )
-
-
-def shown(value: object) -> str:
-    """A stranger's value, short and on one line."""
-    text = str(value)
-    cut = text if len(text) <= 80 else text[:80] + "…"
-    return repr(cut) if isinstance(value, str) else cut
-
-
-def file_name(path: str | Path) -> str:
-    """The file's name for an error, on one line."""
-    name = Path(path).name
-    return name if name.isprintable() else repr(name)

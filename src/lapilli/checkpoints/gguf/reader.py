@@ -32,9 +32,8 @@ from lapilli.checkpoints.gguf.layout import (
     TEXT,
     VERSIONS,
     check_alignment,
-    file_name,
-    shown,
 )
+from lapilli.checkpoints.quoting import file_name, quoted
 from lapilli.errors import CheckpointError
 from lapilli.ground.files import open_regular
 
@@ -127,8 +126,8 @@ class _Reader:
             if not key:
                 self.refuse(f"the name of key {index} is empty")
             if key in found:
-                self.refuse(f"key {shown(key)} is there twice")
-            what = f"key {shown(key)}"
+                self.refuse(f"key {quoted(key)} is there twice")
+            what = f"key {quoted(key)}"
             found[key] = self.value(self.unsigned(4, what), what, MAX_NESTING)
         return found
 
@@ -192,8 +191,8 @@ class _Reader:
         for index in range(count):
             name = self.text(f"the name of tensor {index}", MAX_NAME)
             if name in found:
-                self.refuse(f"tensor {shown(name)} is there twice")
-            what = f"tensor {shown(name)}"
+                self.refuse(f"tensor {quoted(name)} is there twice")
+            what = f"tensor {quoted(name)}"
             rank = self.unsigned(4, what)
             if rank > MAX_DIMENSIONS:
                 self.refuse(f"{what} has {rank} dimensions, at most {MAX_DIMENSIONS} are allowed")
@@ -220,7 +219,7 @@ class _Reader:
     def check_places(self, placed: list[_Placed], size: int) -> None:
         previous, previous_end = "", 0
         for tensor in sorted(placed, key=lambda tensor: tensor.start):
-            what = f"tensor {shown(tensor.name)}"
+            what = f"tensor {quoted(tensor.name)}"
             if tensor.start + tensor.size > size:
                 self.refuse(f"{what} has {tensor.size} bytes at {tensor.start}, but {max(size, 0)} are left")
             if tensor.start < previous_end:
@@ -230,7 +229,7 @@ class _Reader:
     def integer(self, metadata: Mapping[str, object], key: str, default: int) -> int:
         value = metadata.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool):
-            self.refuse(f"{key} is {shown(value)}, must be an integer")
+            self.refuse(f"{key} is {quoted(value)}, must be an integer")
         return value
 
     def count(self, count: int, limit: int, smallest: int, what: str) -> int:

@@ -24,9 +24,8 @@ from lapilli.checkpoints.gguf.layout import (
     TEXT,
     VERSIONS,
     check_alignment,
-    file_name,
-    shown,
 )
+from lapilli.checkpoints.quoting import file_name, quoted
 from lapilli.errors import CheckpointError
 from lapilli.ground.files import publish
 
@@ -60,7 +59,7 @@ def write_gguf(path: str | Path, metadata: Mapping[str, object], tensors: Iterab
     sources = [_source(tensor) for tensor in tensors]
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int | np.integer):
-        raise CheckpointError(f"{name}: general.alignment is {shown(alignment)}, must be an integer")
+        raise CheckpointError(f"{name}: general.alignment is {quoted(alignment)}, must be an integer")
     check_alignment(name, int(alignment))
     header = _header(name, metadata, sources, int(alignment))
     with publish(path) as fresh, open(fresh, "wb") as file:
@@ -85,14 +84,14 @@ def _header(name: str, metadata: Mapping[str, object], sources: list[TensorSourc
                 raise ValueError(f"a key has 1 to {MAX_NAME} bytes")
             parts += [_text(key), _value(value)]
         except (ValueError, OverflowError, struct.error, TypeError) as error:
-            raise CheckpointError(f"{name}: key {shown(key)} cannot be written: {error}") from None
+            raise CheckpointError(f"{name}: key {quoted(key)} cannot be written: {error}") from None
     at = 0
     seen: set[str] = set()
     for source in sources:
         if source.name in seen:
-            raise CheckpointError(f"{name}: tensor {shown(source.name)} is there twice")
+            raise CheckpointError(f"{name}: tensor {quoted(source.name)} is there twice")
         if len(source.name.encode()) >= 64:
-            raise CheckpointError(f"{name}: tensor {shown(source.name)}: llama.cpp takes names under 64 bytes")
+            raise CheckpointError(f"{name}: tensor {quoted(source.name)}: llama.cpp takes names under 64 bytes")
         seen.add(source.name)
         if len(source.shape) > MAX_DIMENSIONS or 0 in source.shape:
             raise CheckpointError(f"{name}: tensor {source.name} has shape {source.shape}; 1 to 4 dimensions above 0")
