@@ -74,6 +74,17 @@ class Message:
         return not self.images and not self.text.strip()
 
 
+def show(source: Any, *, paths: bool = True) -> ImagePart:
+    """Open a picture: a path, bytes, base64, a `data:` URL, or an opened Pillow image.
+
+    With `paths=False`, as for requests from elsewhere, a string never names a file of this machine.
+    Raises ImageError for what is no picture.
+    """
+    from lapilli.inputs.images import open_image
+
+    return ImagePart(open_image(_picture(source, paths)))
+
+
 def conversation(
     prompt_or_messages: str | Sequence[Message | Mapping[str, Any]],
     images: Sequence[Any] = (),
@@ -87,8 +98,7 @@ def conversation(
     (`{"type": "image"}` parts that take the next of `images`, or hold their picture under `image`). `images` given
     with messages that name no place for them go before the words of the only user message.
 
-    A picture is a path, bytes, base64, a `data:` URL, or an opened Pillow image. With `paths=False`, as for requests
-    from elsewhere, a string never names a file of this machine.
+    Each picture, and `paths`, is as for `show`.
 
     Raises PromptError where nothing is asked, a shape is not known, or pictures and places differ in number;
     ImageError for what is no picture.
@@ -119,9 +129,7 @@ class _Pending:
         return self.open(self.images[self.asked - 1]) if self.asked <= len(self.images) else TextPart("")
 
     def open(self, source: Any) -> ImagePart:
-        from lapilli.inputs.images import open_image
-
-        return ImagePart(open_image(_picture(source, self.paths)))
+        return show(source, paths=self.paths)
 
     def place(self, messages: list[Message]) -> list[Message]:
         if self.asked == len(self.images):
