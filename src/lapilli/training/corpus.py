@@ -73,16 +73,19 @@ def read(tokenizer: Tokenizer, dialogue: Dialogue, image_tokens: int) -> Reading
     """
     ids, spoken = [BOS_ID], [False]
     for number, (question, answer) in enumerate(dialogue.turns):
-        asked = []
-        if number == 0 and dialogue.pictured:
-            asked = tokenizer.encode("USER: ", special=False) + [IMAGE_ID] * image_tokens
-            asked += tokenizer.encode(f"\n{question} ASSISTANT:", special=False)
-        else:
-            asked = tokenizer.encode(f"USER: {question} ASSISTANT:", special=False)
+        asked = ask(tokenizer, question, image_tokens if number == 0 and dialogue.pictured else None)
         said = [*tokenizer.encode(f" {answer}", special=False), EOS_ID]
         ids += asked + said
         spoken += [False] * len(asked) + [True] * len(said)
     return Reading(np.array(ids, dtype=np.int64), np.array(spoken))
+
+
+def ask(tokenizer: Tokenizer, question: str, image_tokens: int | None) -> list[int]:
+    """One user turn up to where the answer begins, without `<s>`; `image_tokens` is None where it shows no picture."""
+    if image_tokens is None:
+        return tokenizer.encode(f"USER: {question} ASSISTANT:", special=False)
+    before, after = (tokenizer.encode(text, special=False) for text in ("USER: ", f"\n{question} ASSISTANT:"))
+    return [*before, *[IMAGE_ID] * image_tokens, *after]
 
 
 @dataclass(frozen=True)
