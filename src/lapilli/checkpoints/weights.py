@@ -1,0 +1,149 @@
+"""Weights where they lie in their files, and a model made of them without a second copy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lapilli.checkpoints.names import Layout, is_unread, spelt_first, tensors_of
+from lapilli.checkpoints.safetensors import read_index
+from lapilli.config import LlavaConfig
+from lapilli.errors import CheckpointError
+from lapilli.model.llava import Llava
+
+Shape = tuple[int, ...]
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor in a file: its shape and type are known, its numbers are read when they are asked for."""
+
+    shape: Shape
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+    def rows(self, start: int, end: int) -> Weight:
+        """These rows of it."""
+        return Weight((end - start, *self.shape[1:]), self.dtype, lambda: self.read()[start:end])
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Weight:
+        """It after `change`, which keeps its shape and type."""
+        return Weight(self.shape, self.dtype, lambda: change(self.read()))
+
+
+def constant(shape: Shape, value: float) -> Weight:
+    """A weight that no file holds: the same number everywhere."""
+    return Weight(shape, torch.float32, lambda: torch.full(shape, value))
+
+
+def read_safetensors(folder: Path, stem: str = "model") -> dict[str, Weight]:
+    """The tensors of a folder's safetensors files, by their names there; memory-mapped.
+
+    Raises CheckpointError for files that are damaged or hold no floating-point numbers.
+    """
+    found: dict[str, Weight] = {}
+    files: dict[Path, safe_open] = {}
+    for name, path in read_index(folder, stem).items():
+        try:
+            if path not in files:
+                files[path] = safe_open(path, framework="pt")
+            head = files[path].get_slice(name)  # type: ignore[no-untyped-call]
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path.name}: cannot be read: {str(error)[:200]}") from None
+        if head.get_dtype() not in _DTYPES:
+            if is_unread(spelt_first(name)):
+                continue
+            raise CheckpointError(
+                f"{path.name}: tensor {name} is of type {head.get_dtype()}, read are {', '.join(_DTYPES)}"
+            )
+        found[name] = Weight(tuple(head.get_shape()), _DTYPES[head.get_dtype()], _reader(files[path], name))
+    return found
+
+
+def _reader(file: safe_open, name: str) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        tensor: Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
+        return tensor
+
+    return read
+
+
+def shapes_of(config: LlavaConfig) -> dict[str, Shape]:
+    """Our parameters of such a model, and their shapes."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in Llava(config).named_parameters()}
+
+
+def placed(found: Mapping[str, Weight], layout: Layout, config: LlavaConfig, where: str) -> dict[str, Weight]:
+    """Our parameters out of the tensors of a file, once each has its place and its shape.
+
+    Raises CheckpointError that names the missing, extra or misshapen tensors, the latter with both shapes.
+    """
+    shapes = shapes_of(config)
+    wanted = tensors_of(layout, shapes)
+    missing = [f"{foreign} ({', '.join(wanted[foreign])})" for foreign in wanted.keys() - found.keys()]
+    extra = [name for name in found.keys() - wanted.keys() if not _may_stay(name, layout, config)]
+    if missing:
+        raise CheckpointError(f"{where}: {_listed('missing', missing)}")
+    if extra:
+        raise CheckpointError(f"{where}: {_listed('not known here', extra)}; is config.json that of another model?")
+    weights: dict[str, Weight] = {}
+    for foreign, ours in wanted.items():
+        weight = found[foreign]
+        heights = [shapes[name][0] for name in ours]
+        expected = (sum(heights), *shapes[ours[0]][1:])
+        if weight.shape != expected:
+            raise CheckpointError(
+                f"{where}: tensor {foreign} has shape {weight.shape}, config.json asks for {expected}"
+            )
+        if len(ours) == 1:
+            weights[ours[0]] = weight
+            continue
+        end = 0
+        for name, height in zip(ours, heights, strict=True):
+            weights[name] = weight.rows(end, end + height)
+            end += height
+    return weights
+
+
+def _may_stay(name: str, layout: Layout, config: LlavaConfig) -> bool:
+    """Whether a tensor without a place does no harm: a tied model's head is its embeddings."""
+    return is_unread(name) or (config.text.tie_embeddings and name == f"{layout['language.head']}.weight")
+
+
+def stored_dtype(weights: Iterable[Weight]) -> torch.dtype:
+    """The type that most of the numbers are stored in; float32 for float64."""
+    sizes: Counter[torch.dtype] = Counter()
+    for weight in weights:
+        sizes[weight.dtype] += max(1, torch.Size(weight.shape).numel())
+    dtype = max(sizes, key=lambda dtype: sizes[dtype])
+    return torch.float32 if dtype == torch.float64 else dtype
+
+
+def assemble(
+    config: LlavaConfig, weights: Mapping[str, Weight], dtype: torch.dtype | None, device: str | torch.device
+) -> Llava:
+    """A model whose parameters are the files' own memory, or each converted on its own.
+
+    `dtype` None keeps the type that most weights are stored in.
+    """
+    kind = dtype or stored_dtype(weights.values())
+    with torch.device("meta"):
+        model = Llava(config)
+    values = {name: weights[name].read().to(device, kind) for name, _ in model.named_parameters()}
+    model.load_state_dict(values, assign=True)
+    return model.eval()
+
+
+def _listed(what: str, names: list[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} {what}: {', '.join(name[:160] for name in names[:5])}{more}"
