@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 MAX_STDIN_BYTES = 64 << 20
 
 _SUFFIX = r"\.(?i:png|jpe?g|webp|gif|bmp|tiff?|avif|ppm|pgm|pbm)"
-# 'in quotes', "in quotes", or bare with escaped\ blanks; a bare path ends where a word does.
-_PATH = re.compile(
-    rf"""'(?P<single>[^'\n]+{_SUFFIX})'|"(?P<double>[^"\n]+{_SUFFIX})\""""
-    rf"""|(?<![^\s(\[])(?P<bare>(?:\\.|[^\s\\'"(\[])(?:\\.|[^\s\\])*?{_SUFFIX})(?=$|[\s.,;:!?)\]])"""
+# A word, or a path 'in quotes' or "in quotes"; a word goes on over an escaped\ blank. Each character is looked at a
+# fixed number of times, whatever the prompt.
+_WORD = re.compile(
+    rf"""(?<!\S)(?P<before>[(\[{{]*)"""
+    rf"""(?:'(?P<single>[^'\n]*{_SUFFIX})'|"(?P<double>[^"\n]*{_SUFFIX})"|(?P<bare>(?:\\.|[^\s\\])+))"""
 )
+_BARE = re.compile(rf"""(?P<path>.*{_SUFFIX})(?P<after>[.,;:!?)\]}}'"]*)""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,30 @@ def read_question(
 def take_paths(prompt: str, note: Callable[[str], None]) -> tuple[str, list[str]]:
     """The prompt without the paths of picture files in it, and those paths.
 
-    Only a path where a file lies is taken; what merely looks like one stays text.
+    Only a path where a file lies is taken; what merely looks like one stays text. In a prompt of several lines, such as
+    a document to be summarised, a path must begin with `./`, `../`, `/` or `~/`.
     """
     paths: list[str] = []
+    explicit = ("./", "../", "/", "~/") if "\n" in prompt.strip() else ""
 
     def take(match: re.Match[str]) -> str:
-        written = match["single"] or match["double"] or re.sub(r"\\(.)", r"\1", match["bare"])
+        written, after = match["single"] or match["double"], ""
+        if written is None:
+            bare = _BARE.fullmatch(match["bare"])
+            if bare is None:
+                return match[0]
+            written, after = re.sub(r"\\(.)", r"\1", bare["path"]), bare["after"]
         path = os.path.expanduser(written)
+        if not written.startswith(explicit):
+            return match[0]
         if os.path.isfile(path):
             paths.append(path)
-            return ""
-        if os.path.sep in written:
+            return match["before"] + after
+        if os.path.sep in written and "://" not in written:
             note(f"there is no file {written}: it stays in the prompt as text")
         return match[0]
 
-    taken = _PATH.sub(take, prompt)
+    taken = _WORD.sub(take, prompt)
     return (re.sub(r"[ \t]{2,}", " ", taken) if paths else prompt).strip(), paths
 
 
