@@ -52,21 +52,20 @@ class InstructBatch:
     pixels_PHWC: np.ndarray
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """Batches of lessons: `lessons(step, size)` is the same for the same step, seed and size.
+LessonAt = Callable[[int], Lesson]
+"""The n-th lesson of a whole run, from n alone; it goes to other processes, so it must be picklable."""
 
-    `lesson` makes the n-th lesson of the whole run from n alone.
-    """
 
-    tokenizer: Tokenizer
-    lesson: Callable[[int], Lesson]
-    image_tokens: int
+def _lessons(step: int, size: int, lesson: LessonAt) -> list[Lesson]:
+    return [lesson(step * size + row) for row in range(size)]
 
-    def __call__(self, step: int, size: int) -> InstructBatch:
-        lessons = [self.lesson(step * size + row) for row in range(size)]
-        readings = [read(self.tokenizer, lesson.dialogue, self.image_tokens) for lesson in lessons]
-        return InstructBatch(*_padded(readings), _stacked([x.pixels_HWC for x in lessons if x.pixels_HWC is not None]))
+
+def instruct_batch(tokenizer: Tokenizer, lessons: Sequence[Lesson], image_tokens: int) -> InstructBatch:
+    """Lessons read and padded to the longest."""
+    readings = [read(tokenizer, lesson.dialogue, image_tokens) for lesson in lessons]
+    pictures = [lesson.pixels_HWC for lesson in lessons if lesson.pixels_HWC is not None]
+    pixels_PHWC = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), dtype=np.uint8)
+    return InstructBatch(*_padded(readings), pixels_PHWC)
 
 
 def _padded(readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +78,13 @@ def _padded(readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray]:
     return ids_BT, spoken_BT
 
 
-def _stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), dtype=np.uint8)
-
-
 class InstructObjective:
     """Say what the answers say, given the picture and all that was said before."""
 
-    def __init__(self, model: Llava, lessons: Lessons, options: InstructOptions, *, train: Trained) -> None:
-        self.model, self.lessons, self.options = model, lessons, options
+    def __init__(
+        self, model: Llava, tokenizer: Tokenizer, lesson: LessonAt, options: InstructOptions, *, train: Trained
+    ) -> None:
+        self.model, self.tokenizer, self.lesson, self.options = model, tokenizer, lesson, options
         model.requires_grad_(False)
         assert model.projector is not None
         model.projector.requires_grad_(True)
@@ -98,7 +95,10 @@ class InstructObjective:
         return self.model
 
     def batches(self, first_step: int) -> Iterator[InstructBatch]:
-        return steps_ahead(partial(self.lessons, size=self.options.batch), first_step, self.options.workers)
+        # Workers draw; tokens are made here, since a tokenizer does not travel between processes.
+        make = partial(_lessons, size=self.options.batch, lesson=self.lesson)
+        for lessons in steps_ahead(make, first_step, self.options.workers):
+            yield instruct_batch(self.tokenizer, lessons, self.model.config.features_per_tile)
 
     def loss(self, batch: InstructBatch) -> dict[str, Tensor]:
         """Cross-entropy a spoken token, and the share of answer tokens that would be said right."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,8 +52,8 @@ _ABOUT = (
 )  # fmt: skip
 
 
-def smalltalk(rng: np.random.Generator, question: Callable[[np.random.Generator], str]) -> Dialogue:
-    """One to three turns without a picture; `question` gives one that would need a picture."""
+def smalltalk(rng: np.random.Generator, questions: Sequence[str]) -> Dialogue:
+    """One to three turns without a picture; `questions` are some that would need one."""
     turns = []
     for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
         chance = rng.random()
@@ -62,5 +62,10 @@ def smalltalk(rng: np.random.Generator, question: Callable[[np.random.Generator]
         elif chance < 0.55:
             turns.append((_ABOUT[int(rng.integers(len(_ABOUT)))], NO_PICTURE))
         else:
-            turns.append((question(rng), NO_PICTURE))
+            turns.append((questions[int(rng.integers(len(questions)))], NO_PICTURE))
     return Dialogue(tuple(turns), pictured=False)
+
+
+def smalltalk_texts() -> list[str]:
+    """Everything that small talk says."""
+    return [text for turn in _ASKS for text in turn] + [*_ABOUT, NO_PICTURE]
