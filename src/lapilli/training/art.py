@@ -46,7 +46,9 @@ _SAME_FAMILY = {
     "cousine": "liberation mono",
     "carlito": "lato",
 }
-_WIDTHS_AND_WEIGHTS = frozenset("light medium semibold bold black condensed narrow display mono two beta o".split())
+_WIDTHS_AND_WEIGHTS = frozenset(
+    ("light", "medium", "semibold", "bold", "black", "condensed", "narrow", "display", "mono", "two", "beta", "o")
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,13 @@ class Sprite:
     @cached_property
     def half(self) -> Image.Image:
         return self.image.resize((36, 36), Image.Resampling.BOX)
+
+    @cached_property
+    def tone(self) -> tuple[float, float, float]:
+        """The mean colour of what it covers, RGB in 0..255."""
+        pixels = np.asarray(self.image, np.float32).reshape(-1, 4).sum(0)
+        red, green, blue = (pixels[:3] * 255 / max(float(pixels[3]), 1)).tolist()
+        return red, green, blue
 
     @cached_property
     def looks(self) -> tuple[tuple[Image.Image, Image.Image], ...]:

@@ -1,4 +1,4 @@
-"""Ink on a canvas: backgrounds, shapes, warped pictures of things, words letter by letter.
+"""Ink on a canvas: warped pictures of things, and shapes.
 
 A canvas is float32 H x W x 3 in 0..255. Everything pasted returns the box of its ink as (x0, y0, x1, y1) in pixels.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from lapilli.training.art import GLYPH_SIZES, Floats, Sprite, Typeface
+from lapilli.training.art import Floats, Sprite
 from lapilli.training.names import COLOUR_RANGES
 
 SIZE = 128
@@ -49,96 +49,6 @@ def apart(one: Colour, other: Colour) -> float:
     return abs(light) * 1.5 + 0.5 * math.sqrt(red * red + green * green + blue * blue)
 
 
-@cache
-def _grid() -> tuple[Floats, Floats]:
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    return x, y
-
-
-# --- backgrounds ---
-
-
-def background(rng: np.random.Generator, colours: Sequence[Colour], noise_HWC: Floats, plain: float) -> Floats:
-    """A canvas on which none of the colours gets lost; `plain` is the chance that it has one colour only."""
-    base = ground_colour(rng, colours)
-    canvas = np.empty((SIZE, SIZE, 3), np.float32)
-    canvas[:] = base
-    if rng.random() < plain:
-        return canvas
-    other = np.asarray(ground_colour(rng, colours), np.float32) - np.asarray(base, np.float32)
-    mix = pick(rng, (_gradient, _stripes, _checks, _blobs, _blobs, _texture))(rng)
-    strength = between(rng, 0.3, 1)
-    canvas += mix[..., None] * (other * strength)
-    if rng.random() < 0.35:
-        canvas += crop_noise(rng, noise_HWC) * between(rng, 3, 16)
-    return canvas
-
-
-def ground_colour(rng: np.random.Generator, colours: Sequence[Colour]) -> Colour:
-    """A colour that stands clear of the given ones, often white or pale."""
-    for _ in range(14):
-        chance = rng.random()
-        if chance < 0.14:
-            light = between(rng, 245, 255)
-            colour = (light, light, light)
-        elif chance < 0.20:
-            light = between(rng, 0, 25)
-            colour = (light, light, light)
-        elif chance < 0.5:
-            colour = tuple(255 - between(rng, 0, 70) for _ in range(3))  # type: ignore[assignment]
-        else:
-            colour = tuple(between(rng, 0, 255) for _ in range(3))  # type: ignore[assignment]
-        if all(apart(colour, ink) > 85 for ink in colours):
-            return colour
-    grays = [(light, light, light) for light in (255.0, 0.0, 128.0, 70.0, 190.0)]
-    return max(grays, key=lambda gray: min((apart(gray, ink) for ink in colours), default=0.0))
-
-
-def _gradient(rng: np.random.Generator) -> Floats:
-    x, y = _grid()
-    if rng.random() < 0.3:
-        cx, cy, reach = between(rng, 0, SIZE), between(rng, 0, SIZE), between(rng, 60, 150)
-        return np.minimum(np.hypot(x - cx, y - cy) / reach, 1)
-    angle = between(rng, 0, 2 * math.pi)
-    along = x * math.cos(angle) + y * math.sin(angle)
-    low = float(along.min())
-    return (along - low) / (float(along.max()) - low)
-
-
-def _stripes(rng: np.random.Generator) -> Floats:
-    x, y = _grid()
-    angle, period = between(rng, 0, math.pi), between(rng, 6, 30)
-    along = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / period)
-    return np.clip(np.sin(along) * pick(rng, (0.7, 4.0)) * 0.5 + 0.5, 0, 1)
-
-
-def _checks(rng: np.random.Generator) -> Floats:
-    x, y = _grid()
-    side = between(rng, 6, 26)
-    return ((x // side + y // side) % 2).astype(np.float32)
-
-
-def _blobs(rng: np.random.Generator) -> Floats:
-    cells = int(between(rng, 3, 12))
-    small = Image.fromarray((rng.random((cells, cells)) * 255).astype(np.uint8))
-    return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32) / 255
-
-
-def _texture(rng: np.random.Generator) -> Floats:
-    """Noise at several scales, like stone, grass or a photograph out of focus."""
-    total = np.zeros((SIZE, SIZE), np.float32)
-    for cells, weight in ((5, 0.5), (14, 0.3), (40, 0.2)):
-        small = Image.fromarray((rng.random((cells, cells)) * 255).astype(np.uint8))
-        total += np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32) * (weight / 255)
-    return total
-
-
-def crop_noise(rng: np.random.Generator, noise_HWC: Floats) -> Floats:
-    """A random window of the noise, of the canvas's size."""
-    x, y = int(rng.random() * (noise_HWC.shape[1] - SIZE)), int(rng.random() * (noise_HWC.shape[0] - SIZE))
-    return noise_HWC[y : y + SIZE, x : x + SIZE]
-
-
 # --- pasting ---
 
 
@@ -153,7 +63,8 @@ def paste(canvas: Floats, ink_HWC: Floats, alpha_HW: Floats, left: int, top: int
     region *= 1 - alpha[..., None]
     region += ink_HWC[y0 - top : y1 - top, x0 - left : x1 - left]
     seen = alpha > 0.1
-    rows, columns = seen.any(1), seen.any(0)
+    rows: npt.NDArray[np.bool_] = np.any(seen, axis=1)
+    columns: npt.NDArray[np.bool_] = np.any(seen, axis=0)
     if not rows.any():
         return (0.0, 0.0, 0.0, 0.0)
     first_y, last_y = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
@@ -176,7 +87,7 @@ def drop_shadow(rng: np.random.Generator, canvas: Floats, alpha_HW: Floats, left
 def draw_thing(
     rng: np.random.Generator, canvas: Floats, sprite: Sprite, centre: tuple[float, float], size: float, *, strong: bool
 ) -> Box:
-    """Paste a picture of a thing, its longer side about `size` pixels; `strong` warps and recolours it as training needs."""
+    """Paste a picture of a thing, its longer side about `size` pixels; `strong` warps and recolours it for training."""
     if strong:
         full, half = pick(rng, sprite.looks)
     else:
@@ -204,7 +115,7 @@ def warp(rng: np.random.Generator, source: Image.Image, size: float, *, strong: 
         depth = 1 + between(rng, -0.14, 0.14) * u + between(rng, -0.14, 0.14) * v
         bend = rng.standard_normal((2, 4, 4)).astype(np.float32) * (between(rng, 0, 0.055))
     else:
-        stretch, shear, depth, bend = 1.0, 0.0, 1.0, np.zeros((2, 4, 4), np.float32)
+        stretch, shear, depth, bend = 1.0, 0.0, np.ones_like(u), np.zeros((2, 4, 4), np.float32)
     across, down = (u * stretch + shear * v) / depth, v / stretch / depth
     half = source.width / 2
     x = half + half * mirror * (across * math.cos(angle) + down * math.sin(angle) + bend[0])
@@ -225,7 +136,7 @@ def warp(rng: np.random.Generator, source: Image.Image, size: float, *, strong: 
 
 
 def recolour(rng: np.random.Generator, ink_HWC: Floats, alpha_HW: Floats) -> Floats:
-    """Other light, saturation and tint, a little hue; light across the body and a highlight; the colours stay themselves."""
+    """Other light, saturation and tint, a little hue; perhaps light from one side, perhaps a highlight."""
     saturation = 0.0 if rng.random() < 0.04 else between(rng, 0.55, 1.45)
     turn = math.radians(float(rng.normal()) * 7)
     gains = np.asarray([between(rng, 0.9, 1.1) for _ in range(3)], np.float32) * between(rng, 0.75, 1.2)
@@ -357,135 +268,3 @@ def draw_shape(
     if rng.random() < 0.2:
         drop_shadow(rng, canvas, alpha, left, top)
     return paste(canvas, ink, alpha, left, top)
-
-
-# --- words ---
-
-
-def draw_word(
-    rng: np.random.Generator,
-    canvas: Floats,
-    word: str,
-    face: Typeface,
-    colour: Colour,
-    centre: tuple[float, float],
-    room: tuple[float, float],
-) -> tuple[Box, list[Box]]:
-    """Print a word within `room` (width, height) around `centre`; return its box and one for each letter."""
-    width, height = room
-    reference = face.glyphs(GLYPH_SIZES[3])
-    em = sum(reference[letter].advance for letter in word) / GLYPH_SIZES[3]
-    tracking = between(rng, 0.0, 0.14) if rng.random() < 0.5 else 0.02
-    em += tracking * (len(word) - 1)
-    slant = math.radians(float(np.clip(rng.normal() * 3.5, -9, 9))) if rng.random() < 0.6 else 0.0
-    tallest = (height - abs(math.sin(slant)) * width * 0.8) / 1.05
-    widest = min(width / em, tallest)
-    size = between(rng, max(min(widest, 15), widest * 0.62), widest)
-    drawn = next((step for step in GLYPH_SIZES if step >= size), GLYPH_SIZES[-1])
-    glyphs = face.glyphs(drawn)
-    top = min(glyphs[letter].top for letter in word)
-    bottom = max(glyphs[letter].top + glyphs[letter].mask_HW.shape[0] for letter in word)
-    pen, margin = 0.0, 4
-    marks = []
-    for letter in word:
-        glyph = glyphs[letter]
-        marks.append((glyph, round(pen) + glyph.left, glyph.top - top))
-        pen += glyph.advance + tracking * drawn
-    start = min(x for _, x, _ in marks)
-    length = max(x + glyph.mask_HW.shape[1] for glyph, x, _ in marks) - start
-    sheet = np.zeros((bottom - top + 2 * margin, length + 2 * margin), np.uint8)
-    boxes: list[Box] = []
-    for glyph, x, y in marks:
-        rows, columns = glyph.mask_HW.shape
-        x0, y0 = x - start + margin, y + margin
-        spot = sheet[y0 : y0 + rows, x0 : x0 + columns]
-        np.maximum(spot, glyph.mask_HW, out=spot)
-        boxes.append((x0, y0, x0 + columns, y0 + rows))
-    return _print(rng, canvas, sheet, boxes, colour, centre, size / drawn, slant)
-
-
-def _print(
-    rng: np.random.Generator,
-    canvas: Floats,
-    sheet: Pixels,
-    boxes: list[Box],
-    colour: Colour,
-    centre: tuple[float, float],
-    scale: float,
-    slant: float,
-) -> tuple[Box, list[Box]]:
-    """Turn, scale and shear the sheet of letters, and lay its ink on the canvas."""
-    shear = between(rng, -0.14, 0.14) if rng.random() < 0.3 else 0.0
-    cos, sin = math.cos(slant) * scale, math.sin(slant) * scale
-    # forward: sheet point (from its middle) -> canvas point (from the centre)
-    a, b, c, d = cos, cos * shear - sin, sin, sin * shear + cos
-    rows, columns = sheet.shape
-    half_x, half_y = (abs(a) * columns + abs(b) * rows) / 2, (abs(c) * columns + abs(d) * rows) / 2
-    cx = float(np.clip(centre[0], min(half_x, SIZE / 2), max(SIZE - half_x, SIZE / 2)))
-    cy = float(np.clip(centre[1], min(half_y, SIZE / 2), max(SIZE - half_y, SIZE / 2)))
-    left, top = math.floor(cx - half_x), math.floor(cy - half_y)
-    width, height = math.ceil(2 * half_x) + 1, math.ceil(2 * half_y) + 1
-    det = a * d - b * c
-    ia, ib, ic, id_ = d / det, -b / det, -c / det, a / det
-    ox, oy = left - cx, top - cy
-    inverse = (ia, ib, ia * ox + ib * oy + columns / 2, ic, id_, ic * ox + id_ * oy + rows / 2)
-    image = Image.fromarray(sheet).transform(
-        (width, height), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR
-    )
-    alpha = np.asarray(image, np.float32) * np.float32(1 / 255)
-    finish = rng.random()
-    if finish < 0.12:
-        drop_shadow(rng, canvas, alpha, left, top)
-    elif finish < 0.2:  # a halo in black or white, whichever differs more
-        halo = np.asarray(image.filter(ImageFilter.MaxFilter(3)), np.float32) * np.float32(1 / 255)
-        ink = np.empty((*halo.shape, 3), np.float32)
-        ink[:] = 0.0 if sum(colour) > 380 else 255.0
-        paste(canvas, ink * halo[..., None], halo, left, top)
-    ink = alpha[..., None] * np.asarray(colour, np.float32)
-    whole = paste(canvas, ink, alpha, left, top)
-    placed = []
-    for x0, y0, x1, y1 in boxes:
-        xs = [x - columns / 2 for x in (x0, x1)]
-        ys = [y - rows / 2 for y in (y0, y1)]
-        px = [a * x + b * y + cx for x in xs for y in ys]
-        py = [c * x + d * y + cy for x in xs for y in ys]
-        placed.append((max(min(px), 0.0), max(min(py), 0.0), min(max(px), float(SIZE)), min(max(py), float(SIZE))))
-    return whole, placed
-
-
-# --- the finished picture ---
-
-
-def finish(rng: np.random.Generator, canvas: Floats, noise_HWC: Floats, *, strong: bool) -> Pixels:
-    """Light, grain, softness and compression as cameras and files add them; weak where colours are asked about."""
-    if rng.random() < 0.5:
-        canvas = canvas * between(rng, 0.9, 1.06) + between(rng, -8, 8)
-    if rng.random() < (0.35 if strong else 0.15):
-        canvas = canvas + crop_noise(rng, noise_HWC) * between(rng, 2, 14 if strong else 6)
-    pixels = np.clip(canvas, 0, 255).astype(np.uint8)
-    chance = rng.random()
-    if chance < 0.12:
-        return _compress(pixels, between(rng, 1.5, 7))
-    if chance < 0.18:
-        return np.asarray(Image.fromarray(pixels).filter(ImageFilter.BoxBlur(between(rng, 0.3, 0.8))))
-    return pixels
-
-
-@cache
-def _cosines() -> Floats:
-    frequency, place = np.mgrid[0:8, 0:8].astype(np.float32)
-    waves = np.cos((2 * place + 1) * frequency * math.pi / 16) / 2
-    waves[0] /= math.sqrt(2)
-    return waves.astype(np.float32)
-
-
-def _compress(pixels_HWC: Pixels, step: float) -> Pixels:
-    """The blocks and ripples that JPEG leaves: 8 x 8 cosine transforms, rounded more coarsely the finer the wave."""
-    waves = _cosines()
-    cells = SIZE // 8
-    blocks = pixels_HWC.astype(np.float32).reshape(cells, 8, cells, 8, 3).transpose(0, 2, 4, 1, 3)
-    frequency = np.arange(8, dtype=np.float32)
-    steps = step * (1 + frequency[:, None] + frequency[None, :])
-    rounded = np.round(waves @ blocks @ waves.T / steps) * steps
-    restored = (waves.T @ rounded @ waves).transpose(0, 3, 1, 4, 2).reshape(SIZE, SIZE, 3)
-    return np.clip(restored, 0, 255).astype(np.uint8)

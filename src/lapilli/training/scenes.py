@@ -13,20 +13,9 @@ import numpy as np
 from PIL import Image
 
 from lapilli.training.art import LETTERS, Art, Thing
-from lapilli.training.drawing import (
-    SIZE,
-    Box,
-    Colour,
-    Pixels,
-    background,
-    between,
-    draw_shape,
-    draw_thing,
-    draw_word,
-    finish,
-    pick,
-    shade,
-)
+from lapilli.training.backdrop import background, finish
+from lapilli.training.drawing import SIZE, Box, Colour, Pixels, between, draw_shape, draw_thing, pick, shade
+from lapilli.training.lettering import draw_word
 from lapilli.training.names import COLOURS, SHAPES, countable, held_out, held_out_pair, held_out_shapes
 
 Split = Literal["train", "test"]
@@ -136,11 +125,13 @@ class _Plan:
 
     def draw(self) -> tuple[list[Item], Pixels]:
         rng, strong = self.rng, self.split == "train"
-        inks = [ink for _, _, ink, _ in self.shapes] + [ink for _, _, ink, _, _ in self.words]
+        sprites = [pick(rng, thing.sprites) for thing, _ in self.things]
+        coloured = [ink for _, _, ink, _ in self.shapes] + [ink for _, _, ink, _, _ in self.words]
+        inks = [(ink, 85.0) for ink in coloured] + [(sprite.tone, 50.0) for sprite in sprites]
         canvas = background(rng, inks, self.art.noise_HWC, 0.35 if strong else 0.5)
         items = []
-        for thing, (x, y, size) in self.things:
-            box = draw_thing(rng, canvas, pick(rng, thing.sprites), (x, y), size, strong=strong)
+        for (thing, (x, y, size)), sprite in zip(self.things, sprites, strict=True):
+            box = draw_thing(rng, canvas, sprite, (x, y), size, strong=strong)
             items.append(Item("thing", thing.name, None, box))
         for shape, colour, ink, (x, y, size) in self.shapes:
             items.append(Item("shape", shape, colour, draw_shape(rng, canvas, shape, ink, (x, y), size)))
@@ -148,7 +139,7 @@ class _Plan:
             face = pick(rng, self.art.faces(self.split))
             box, letters = draw_word(rng, canvas, word, face, ink, (x, y), (width, height))
             items.append(Item("word", word, colour, box, tuple(letters)))
-        return items, finish(rng, canvas, self.art.noise_HWC, strong=strong and not inks)
+        return items, finish(rng, canvas, self.art.noise_HWC, strong=strong and not coloured)
 
     # --- what ---
 
@@ -289,7 +280,7 @@ def _several(rng: np.random.Generator, count: int) -> list[Slot]:
 
 
 def _thing(plan: _Plan) -> None:
-    plan.add_things([_alone(plan.rng, *((44, 118) if plan.rng.random() < 0.8 else (28, 50)))])
+    plan.add_things([_alone(plan.rng, *((44, 126) if plan.rng.random() < 0.8 else (28, 50)))])
 
 
 def _things(plan: _Plan) -> None:
