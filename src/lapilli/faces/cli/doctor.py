@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,18 +116,11 @@ def _kernels() -> dict[str, Any]:
     if torch.cuda.is_available():
         attention = "torch scaled_dot_product_attention (flash, memory-efficient or math, chosen by shape)"
         return {"matmul": "torch cuBLAS", "attention": attention}
-    matmul = [
-        name
-        for name, there in (
-            ("oneDNN", torch.backends.mkldnn.is_available()),
-            ("MKL", torch.backends.mkl.is_available()),
-        )
-        if there
-    ]
+    libraries = {"MKL": torch.backends.mkl, "oneDNN": torch.backends.mkldnn, "OpenMP": torch.backends.openmp}
+    found = [name for name, library in libraries.items() if library.is_available()]
     return {
-        "matmul": f"torch {' + '.join(matmul) or 'native'}",
+        "matmul": " ".join(["torch", *found]),
         "attention": "torch scaled_dot_product_attention",
-        "compiler": shutil.which(os.environ.get("CXX", "c++")),
     }
 
 
