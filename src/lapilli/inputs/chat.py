@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Message:
         if self.role not in _ROLES:
             raise PromptError(f"role {self.role!r} is not one of {', '.join(_ROLES)}")
         if self.role != "user" and self.images:
-            raise PromptError(f"a {self.role} message cannot hold a picture: show pictures in user messages")
+            raise PromptError(f"a message of the {self.role} cannot hold a picture: show pictures in user messages")
 
     @property
     def text(self) -> str:
@@ -80,9 +81,11 @@ def show(source: Any, *, paths: bool = True) -> ImagePart:
     With `paths=False`, as for requests from elsewhere, a string never names a file of this machine.
     Raises ImageError for what is no picture.
     """
+    from PIL.Image import Image
+
     from lapilli.inputs.images import open_image
 
-    return ImagePart(open_image(_picture(source, paths)))
+    return ImagePart(open_image(source if isinstance(source, Image) else _picture(source, paths)))
 
 
 def conversation(
@@ -163,82 +166,88 @@ _IGNORED = frozenset({"name", "refusal", "annotations", "tool_call_id", "tool_na
 def _message(item: Message | Mapping[str, Any], number: int, pending: _Pending) -> Message:
     if isinstance(item, Message):
         return item
-    where = f"message {number}"
+    try:
+        return _read_message(item, pending)
+    except PromptError as error:
+        raise PromptError(f"message {number}: {error}") from None
+
+
+def _read_message(item: Any, pending: _Pending) -> Message:
     if not isinstance(item, Mapping):
-        raise PromptError(f"{where} must have a role and content, it is {type(item).__name__}")
+        raise PromptError(f"a message must have a role and content, it is {type(item).__name__}")
     strange = [str(key) for key, value in item.items() if value and key not in {"role", "content", "images", *_IGNORED}]
     if strange:
-        raise PromptError(f"{where}: {', '.join(sorted(strange))[:80]} is not understood here")
+        raise PromptError(f"{', '.join(sorted(strange))[:80]} is not understood here")
     role = "system" if item.get("role") == "developer" else item.get("role")
     if role not in _ROLES:
-        raise PromptError(f"{where}: role {str(role)[:40]!r} is not one of {', '.join(_ROLES)}")
+        raise PromptError(f"role {str(role)[:40]!r} is not one of {', '.join(_ROLES)}")
     shown = item.get("images") or ()
     if isinstance(shown, (str, bytes, Mapping)) or not isinstance(shown, Sequence):
-        raise PromptError(f"{where}: images must be a list, it is {type(shown).__name__}")
-    parts = (*(pending.open(source) for source in shown), *_parts(item.get("content"), where, pending))
-    try:
-        return Message(cast(Role, role), parts)
-    except PromptError as error:
-        raise PromptError(f"{where}: {error}") from None
+        raise PromptError(f"images must be a list, it is {type(shown).__name__}")
+    parts = (*(pending.open(source) for source in shown), *_parts(item.get("content"), pending))
+    return Message(cast(Role, role), parts)
 
 
-def _parts(content: Any, where: str, pending: _Pending) -> Iterator[Part]:
+def _parts(content: Any, pending: _Pending) -> Iterator[Part]:
     if isinstance(content, str):
         yield TextPart(content)
     elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
         for item in content:
-            yield _part(item, where, pending)
+            yield _part(item, pending)
     elif content is not None:
-        raise PromptError(f"{where}: content must be a string or a list of parts, it is {type(content).__name__}")
+        raise PromptError(f"content must be a string or a list of parts, it is {type(content).__name__}")
 
 
-def _part(item: Any, where: str, pending: _Pending) -> Part:
+def _part(item: Any, pending: _Pending) -> Part:
     if isinstance(item, str):
         return TextPart(item)
     if isinstance(item, (TextPart, ImagePart)):
         return item
     if not isinstance(item, Mapping):
-        raise PromptError(f"{where}: a part must be an object with a type, it is {type(item).__name__}")
+        raise PromptError(f"a part must be an object with a type, it is {type(item).__name__}")
     kind = item.get("type")
     if kind == "text":
         return TextPart(item.get("text", ""))
     if kind not in ("image", "image_url"):
-        raise PromptError(
-            f"{where}: a part of type {str(kind)[:40]!r} is not understood; known are text, image, image_url"
-        )
-    source = next(
-        (item[key] for key in ("image", "image_url", "url", "path", "base64") if item.get(key) is not None), None
-    )
+        raise PromptError(f"a part of type {str(kind)[:40]!r} is not understood; known are text, image, image_url")
+    keys = ("image", "image_url", "url", "path", "base64")
+    source = next((item[key] for key in keys if item.get(key) is not None), None)
     if isinstance(source, Mapping):
         source = source.get("url")
     if source is not None:
         return pending.open(source)
     if kind == "image_url":
-        raise PromptError(f"{where}: an image_url part needs a url")
+        raise PromptError("an image_url part needs a url")
     return pending.take()
 
 
-def _picture(source: Any, paths: bool) -> Any:
-    """What `open_image` reads: bytes, a path, or an opened picture; strings are looked into first."""
-    if not isinstance(source, str):
-        if isinstance(source, Path) and not paths:
+def _picture(source: Any, paths: bool) -> bytes | Path:
+    """The bytes of a picture, or the path of its file."""
+    if isinstance(source, str):
+        return _picture_in_text(source, paths)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, os.PathLike):
+        if not paths:
             raise ImageError("a picture must come as bytes, base64 or a data: URL here, not as a path")
-        return source
+        return Path(source)
+    raise ImageError(f"a picture is a path, bytes or a Pillow image, not {type(source).__name__}")
+
+
+def _picture_in_text(source: str, paths: bool) -> bytes | Path:
     scheme = source[:12].partition(":")[0].lower()
     if scheme == "data":
         return _data_url(source)
     if scheme in ("http", "https", "file", "ftp"):
-        raise ImageError(
-            f"pictures are not fetched from {scheme}: addresses; give "
-            + ("a path, " if paths else "")
-            + "bytes or a data: URL"
-        )
+        ways = "a path, bytes or a data: URL" if paths else "base64 or a data: URL"
+        raise ImageError(f"pictures are not fetched from {scheme}: addresses; give {ways}")
     if paths and _names_a_file(source):
         return Path(source)
     try:
         return base64.b64decode("".join(source.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise ImageError("a picture given as text must be base64 or a data: URL") from None
+        missing = f"there is no file {source[:80]!r}, and " if paths else ""
+        raise ImageError(f"{missing}a picture given as text must be base64 or a data: URL") from None
 
 
 # A picture of fewer bytes than this many characters of base64 does not exist; a file name with a dot is no base64.

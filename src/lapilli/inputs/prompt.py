@@ -20,7 +20,7 @@ from lapilli.inputs.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lapilli.inputs.images import ImageInput, ImageProcessor
+    from lapilli.inputs.processor import ImageInput, ImageProcessor
 
 _T = TypeVar("_T")
 

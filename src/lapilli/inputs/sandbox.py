@@ -41,19 +41,36 @@ def _one_line(text: object) -> str:
     return " ".join(re.sub(r"\d{49}", "", str(text)).split())[:300]
 
 
+def _is_inner(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("__")
+
+
 @functools.lru_cache(maxsize=16)
 def _compile(source: str) -> Callable[[Mapping[str, Any]], Iterator[str]]:
-    from jinja2 import Environment, nodes
+    from jinja2 import nodes, pass_environment
     from jinja2.exceptions import SecurityError
     from jinja2.exceptions import TemplateError as JinjaError
     from jinja2.ext import Extension, loopcontrols
+    from jinja2.filters import do_attr
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.utils import Namespace
 
     class Sandbox(ImmutableSandboxedEnvironment):
+        """Refuses at once what the library would only leave out."""
+
         def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
             raise SecurityError(f"a template may not reach {str(attribute)[:40]!r}")
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            return self.unsafe_undefined(obj, attribute) if _is_inner(attribute) else super().getattr(obj, attribute)
+
+        def getitem(self, obj: Any, argument: Any) -> Any:
+            return self.unsafe_undefined(obj, argument) if _is_inner(argument) else super().getitem(obj, argument)
+
+    @pass_environment
+    def attr(environment: Sandbox, obj: Any, name: str) -> Any:
+        return environment.unsafe_undefined(obj, name) if _is_inner(name) else do_attr(environment, obj, name)
 
     class Generation(Extension):
         """`{% generation %}` marks an assistant's words in some templates; it writes nothing itself."""
@@ -100,8 +117,8 @@ def _compile(source: str) -> Callable[[Mapping[str, Any]], Iterator[str]]:
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment: Environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    environment.filters["tojson"] = to_json
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment.filters.update(tojson=to_json, attr=attr)
     environment.globals.update(
         raise_exception=raise_exception, strftime_now=strftime_now, namespace=Names, dict=MakeDict()
     )

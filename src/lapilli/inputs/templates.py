@@ -88,7 +88,8 @@ class Jinja:
                 max_output_bytes=4 * _MAX_OUTPUT,
             )
         except ChildError as error:
-            raise TemplateError(f"the chat template was stopped: it {error}") from None
+            what = f"ran longer than {_SECONDS:g} s" if error.reason == "time" else str(error)
+            raise TemplateError(f"the chat template was stopped: it {what}") from None
         if "text" in answer:
             return str(answer["text"])
         if answer["said"]:
