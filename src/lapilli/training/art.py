@@ -149,7 +149,7 @@ def _lit(colours: Image.Image, alpha: Image.Image, rng: np.random.Generator) -> 
     length = np.sqrt(slope_x**2 + slope_y**2 + 1)
     angle, tilt = rng.uniform(-2.6, -0.5), rng.uniform(0.4, 0.8)
     light = (-slope_x * np.cos(angle) - slope_y * np.sin(angle)) / length * tilt + (1 / length) * (1 - tilt)
-    light = (light - (1 - tilt)) * rng.uniform(0.6, 1.3)
+    light = np.maximum((light - (1 - tilt)) * rng.uniform(0.6, 1.3), -0.4)
     lit = np.asarray(colours, np.float32) * (1 + light[..., None])
     gloss = np.clip(light - rng.uniform(0.1, 0.3), 0, 1) * rng.uniform(0, 260)
     return Image.fromarray(np.clip(lit + gloss[..., None], 0, 255).astype(np.uint8))

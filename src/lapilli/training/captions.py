@@ -43,7 +43,7 @@ def regions(scene: Scene) -> list[Region]:
 
 
 def groups(scene: Scene) -> list[tuple[Item, int]]:
-    """Each different label once, left to right by its first item, with its count."""
+    """Each different label once, in the order of its first item, with its count."""
     counts = Counter(item.label for item in scene.items)
     first = {item.label: item for item in reversed(scene.items)}
     return [(first[label], counts[label]) for label in dict.fromkeys(item.label for item in scene.items)]
@@ -71,10 +71,8 @@ def description(scene: Scene) -> str:
     if len(found) == 2 and all(count == 1 for _, count in found):
         (one, _), (other, _) = found
         where = relation(one, other)
-        if where in ("to the left of", "above"):
+        if where is not None:
             return f"{phrase(one)} {where} {phrase(other)}"
-        if where == "below":
-            return f"{phrase(other)} above {phrase(one)}"
     return contents(scene)
 
 

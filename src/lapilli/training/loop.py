@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lapilli.errors import TrainingError
 from lapilli.ground.files import publish
@@ -72,7 +73,7 @@ def run(
         for batch in objective.batches(step):
             for group in optimizer.param_groups:
                 group["lr"] = _rate(step, options)
-            with autocast:
+            with autocast, sdpa_kernel(_attention(module)):
                 losses = objective.loss(batch)
             loss = losses["loss"]
             if not bool(torch.isfinite(loss)):
@@ -116,6 +117,12 @@ def trained_weights(folder: Path) -> dict[str, Tensor]:
         raise TrainingError(f"{folder} holds no training state: run that stage first")
     with safe_open(path, framework="pt") as file:
         return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}
+
+
+def _attention(module: nn.Module) -> list[SDPBackend]:
+    """On a CPU the fused kernel's backward pass is slower than plain products at these lengths."""
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    return [SDPBackend.MATH] if on_cpu else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def _optimizer(parameters: Iterable[nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:

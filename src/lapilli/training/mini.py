@@ -1,4 +1,4 @@
-"""`mini`, the built-in model: what it is, and the four stages that make it from nothing.
+"""`mini`, the built-in model: what it is, and the numbers of the four stages that make it from nothing.
 
 tower     pictures and their words            -> a vision tower
 language  English and the language of answers -> a decoder
@@ -13,40 +13,63 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lapilli.config import LlavaConfig, TextConfig, VisionConfig
-from lapilli.training.recipe import LoopOptions, TowerOptions
+import numpy as np
+import torch
 
-STAGES = ("tower", "language", "align", "tune")
+from lapilli.config import LlavaConfig, TextConfig, VisionConfig
+from lapilli.inputs.tokenizer import Tokenizer
+from lapilli.training.corpus import prose
+from lapilli.training.loop import run
+from lapilli.training.material import spoken_texts, whole_words, written
+from lapilli.training.recipe import LoopOptions, TowerOptions
+from lapilli.training.synthetic import Art, caption, region_labels, regions, scene_at
+from lapilli.training.tower import DrawnBatches, Region, TowerObjective
+from lapilli.training.vocabulary import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID, SPECIAL_TOKENS, build_vocabulary
+
 VOCABULARY_SIZE = 3072
 
+VISION = VisionConfig(
+    family="siglip",
+    hidden_size=256,
+    intermediate_size=1024,
+    num_layers=6,
+    num_heads=4,
+    image_size=128,
+    patch_size=16,
+    activation="gelu_tanh",
+    norm_eps=1e-6,
+)
+TOWER = TowerOptions()
+TOWER_LOOP = LoopOptions(steps=4000, rate=1e-3, warmup=300, seed=1)
+LANGUAGE_LOOP = LoopOptions(steps=1500, rate=2e-3, warmup=100, seed=2)
+ALIGN_LOOP = LoopOptions(steps=400, rate=2e-3, warmup=50, seed=3, weight_decay=0.0)
+TUNE_LOOP = LoopOptions(steps=4000, rate=1e-3, warmup=200, seed=4)
 
-@dataclass(frozen=True, kw_only=True)
-class MiniRecipe:
-    """Everything that decides what `mini` becomes; a run with the same recipe and data repeats it."""
 
-    vision: VisionConfig = VisionConfig(
-        family="siglip", hidden_size=256, intermediate_size=1024, num_layers=6, num_heads=4,
-        image_size=128, patch_size=16, activation="gelu_tanh", norm_eps=1e-6,
-    )  # fmt: skip
-    tower: TowerOptions = TowerOptions()
-    tower_loop: LoopOptions = LoopOptions(steps=4200, rate=1e-3, warmup=300, seed=1)
-    language_loop: LoopOptions = LoopOptions(steps=1500, rate=2e-3, warmup=100, seed=2)
-    align_loop: LoopOptions = LoopOptions(steps=400, rate=2e-3, warmup=50, seed=3, weight_decay=0.0)
-    tune_loop: LoopOptions = LoopOptions(steps=4000, rate=1e-3, warmup=200, seed=4)
+def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
+    """The decoder, once the vocabulary is known."""
+    return TextConfig(
+        family="llama",
+        vocab_size=vocab_size,
+        hidden_size=256,
+        intermediate_size=704,
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=64,
+        norm_eps=1e-5,
+        max_positions=2048,
+        tie_embeddings=True,
+        bos_id=bos_id,
+        eos_ids=(eos_id,),
+    )
 
-    def text(self, vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
-        """The decoder, once the vocabulary is known."""
-        return TextConfig(
-            family="llama", vocab_size=vocab_size, hidden_size=256, intermediate_size=704, num_layers=4, num_heads=4,
-            num_kv_heads=4, head_dim=64, norm_eps=1e-5, max_positions=2048, tie_embeddings=True,
-            bos_id=bos_id, eos_ids=(eos_id,),
-        )  # fmt: skip
 
-    def llava(self, text: TextConfig, image_token_id: int) -> LlavaConfig:
-        """The whole model: features of the tower's last block, a two-layer projector, the decoder."""
-        return LlavaConfig(
-            text=text, vision=self.vision, image_token_id=image_token_id, feature_layers=(-1,), drop_class_token=False
-        )
+def llava_config(text: TextConfig, image_token_id: int) -> LlavaConfig:
+    """The whole model: every feature of the tower's last block, a two-layer projector, the decoder."""
+    return LlavaConfig(
+        text=text, vision=VISION, image_token_id=image_token_id, feature_layers=(-1,), drop_class_token=False
+    )
 
 
 def mini_names() -> list[str]:
@@ -55,6 +78,51 @@ def mini_names() -> list[str]:
     return [str(name) for name in json.loads(text)]
 
 
-def stage_folder(out: Path, stage: str) -> Path:
-    """Where a stage keeps its state."""
-    return out / stage
+@dataclass(frozen=True)
+class Workshop:
+    """What all stages share: the pictures' material, the vocabulary, and the folder that keeps the work."""
+
+    art: Art
+    tokenizer: Tokenizer
+    data: Path
+    out: Path
+    device: torch.device
+
+    @classmethod
+    def open(cls, data: Path, out: Path, device: torch.device) -> Workshop:
+        """Load the material; the vocabulary is made once and kept in `out/vocabulary`."""
+        art, folder = Art.load(data), out / "vocabulary"
+        if not (folder / "tokenizer.json").exists():
+            talks = written(art, seed=11, count=6000)
+            words = build_vocabulary(
+                [*prose(data / "text"), *spoken_texts(talks)], VOCABULARY_SIZE, whole=whole_words(talks)
+            )
+            roles = {"pad_token": PAD_ID, "bos_token": BOS_ID, "eos_token": EOS_ID}
+            config = {role: SPECIAL_TOKENS[number] for role, number in roles.items()}
+            Tokenizer.from_json(words, config=config).save(folder, image_token=SPECIAL_TOKENS[IMAGE_ID])
+        return cls(art, Tokenizer.from_folder(folder), data, out, device)
+
+
+def train_tower(shop: Workshop, *, minutes: float | None) -> int:
+    """The first stage; returns the step reached."""
+    draw = DrawScenes(shop.art, seed=TOWER.seed)
+    objective = TowerObjective(
+        VISION, shop.tokenizer, region_labels(), TOWER, DrawnBatches(draw, workers=TOWER.workers)
+    )
+    return run(objective, TOWER_LOOP, shop.out / "tower", minutes=minutes, device=shop.device)
+
+
+@dataclass(frozen=True)
+class DrawScenes:
+    """The pictures of a step, their captions and their named boxes."""
+
+    art: Art
+    seed: int
+
+    def __call__(self, step: int, size: int) -> tuple[np.ndarray, tuple[str, ...], tuple[Region, ...]]:
+        scenes = [scene_at(step * size + row, self.seed, self.art, "train") for row in range(size)]
+        rng = np.random.default_rng([self.seed, step])
+        boxes = tuple(
+            Region(row, region.label, region.box) for row, scene in enumerate(scenes) for region in regions(scene)
+        )
+        return np.stack([scene.pixels_HWC for scene in scenes]), tuple(caption(s, rng) for s in scenes), boxes

@@ -27,10 +27,12 @@ COLOURS = tuple(COLOUR_RANGES)
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 _MASS = frozenset({"bacon", "bread", "broccoli", "popcorn", "soap", "spaghetti", "fire", "luggage", "yarn"})
-_PLURAL_ONLY = frozenset(
-    "blueberries|books|cherries|fireworks|french fries|glasses|gloves|grapes|jeans|"
-    "peanuts|scissors|shorts|socks|sunglasses".split("|")
-)
+# fmt: off
+_PLURAL_ONLY = frozenset({
+    "blueberries", "books", "cherries", "fireworks", "french fries", "glasses", "gloves",
+    "grapes", "jeans", "peanuts", "scissors", "shorts", "socks", "sunglasses",
+})
+# fmt: on
 _PLURALS = {
     "computer mouse": "computer mice",
     "deer": "deer",

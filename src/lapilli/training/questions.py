@@ -290,7 +290,11 @@ def _ask_count(scene: Scene, rng: np.random.Generator) -> Turn | None:
         noun = "shapes" if all(item.kind == "shape" for item in scene.items) else "things"
         return f"How many {noun} are there?", _number(len(scene.items))
     counts = Counter(
-        name for item in scene.items if item.kind != "word" for name in {item.name, item.label} if countable(item.name)
+        name
+        for item in scene.items
+        if item.kind != "word"
+        for name in dict.fromkeys((item.name, item.label))
+        if countable(item.name)
     )
     if not counts:
         return None

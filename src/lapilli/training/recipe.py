@@ -31,7 +31,7 @@ class TowerOptions:
     """The contrastive stage: what is seen in a batch, and how its losses are weighed."""
 
     batch: int = 64
-    text_layers: int = 2
+    text_layers: int = 1
     region_weight: float = 1.0
     caption_weight: float = 0.5
     seed: int = 1

@@ -62,7 +62,7 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn picture and what stands in it, items from left to right."""
+    """A drawn picture and what stands in it, from left to right or, if spread more that way, from top to bottom."""
 
     kind: str
     items: tuple[Item, ...]
@@ -99,7 +99,13 @@ def draw_scene(rng: np.random.Generator, art: Art, split: Split, kind: str | Non
     plan = _Plan(rng, art, split)
     _LAYOUTS[kind](plan)
     items, pixels = plan.draw()
-    return Scene(kind, tuple(sorted(items, key=lambda item: item.centre)), pixels)
+    return Scene(kind, tuple(_in_order(items)), pixels)
+
+
+def _in_order(items: list[Item]) -> list[Item]:
+    """From left to right, or from top to bottom where they are spread more that way."""
+    spread = [max(places) - min(places) for places in zip(*(item.centre for item in items), strict=True)]
+    return sorted(items, key=lambda item: item.centre if spread[0] >= spread[1] else item.centre[::-1])
 
 
 def _kind(rng: np.random.Generator, *, has_things: bool) -> str:
@@ -126,8 +132,8 @@ class _Plan:
     def draw(self) -> tuple[list[Item], Pixels]:
         rng, strong = self.rng, self.split == "train"
         sprites = [pick(rng, thing.sprites) for thing, _ in self.things]
-        coloured = [ink for _, _, ink, _ in self.shapes] + [ink for _, _, ink, _, _ in self.words]
-        inks = [(ink, 85.0) for ink in coloured] + [(sprite.tone, 50.0) for sprite in sprites]
+        inks = [(sprite.tone, 50.0) for sprite in sprites]
+        inks += [(ink, 85.0) for _, _, ink, _ in self.shapes] + [(ink, 130.0) for _, _, ink, _, _ in self.words]
         canvas = background(rng, inks, self.art.noise_HWC, 0.35 if strong else 0.5)
         items = []
         for (thing, (x, y, size)), sprite in zip(self.things, sprites, strict=True):
@@ -139,7 +145,7 @@ class _Plan:
             face = pick(rng, self.art.faces(self.split))
             box, letters = draw_word(rng, canvas, word, face, ink, (x, y), (width, height))
             items.append(Item("word", word, colour, box, tuple(letters)))
-        return items, finish(rng, canvas, self.art.noise_HWC, strong=strong and not coloured)
+        return items, finish(rng, canvas, self.art.noise_HWC, strong=strong and not (self.shapes or self.words))
 
     # --- what ---
 

@@ -180,10 +180,14 @@ class _Steps(IterableDataset[Any]):
         yield from map(self.make, itertools.count(self.first + number, count))
 
 
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
 def steps_ahead(make: Callable[[int], Any], first: int, workers: int) -> Iterator[Any]:
     """`make(first)`, `make(first + 1)`, …, computed ahead in this many processes (0: in this one)."""
     loader = DataLoader(
-        _Steps(make, first), batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None
+        _Steps(make, first), batch_size=None, collate_fn=_unchanged, num_workers=workers, prefetch_factor=6 if workers else None
     )
     return iter(loader)
 
