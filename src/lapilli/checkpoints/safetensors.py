@@ -151,15 +151,13 @@ def _nothing_to_read(folder: Path, wanted: str) -> CheckpointError:
         names = sorted(entry.name for entry in os.scandir(folder))
     except OSError as error:
         return _unreadable(file_name(folder), error)
-    if pickles := [name for name in names if name.endswith(PICKLES)]:
-        return CheckpointError(
-            f"{file_name(folder)}: only safetensors and GGUF are read; pickle files can run code (found {quoted(pickles[0])})"
-        )
-    if ggufs := [name for name in names if name.endswith(".gguf")]:
-        return CheckpointError(
-            f"{file_name(folder)}: holds no {wanted}; give the GGUF file itself, such as {quoted(ggufs[0])}"
-        )
-    return CheckpointError(f"{file_name(folder)}: holds no {wanted} and no {wanted}.index.json")
+    if pickles := [found for found in names if found.endswith(PICKLES)]:
+        why = f"only safetensors and GGUF are read; pickle files can run code (found {quoted(pickles[0])})"
+    elif ggufs := [found for found in names if found.endswith(".gguf")]:
+        why = f"holds no {wanted}; give the GGUF file itself, such as {quoted(ggufs[0])}"
+    else:
+        why = f"holds no {wanted} and no {wanted}.index.json"
+    return CheckpointError(f"{file_name(folder)}: {why}")
 
 
 class _Header:
