@@ -276,7 +276,7 @@ class TextConfig:
         if heads < 1:
             raise CheckpointError(f"{where}: num_attention_heads is {heads}, it must be at least 1")
         num_layers = _integer(read, "num_hidden_layers", where)
-        window, first_sliding = _sliding(family, read, num_layers, where)
+        window, first_sliding = _sliding(family, values, num_layers, where)
         eos = read.get("eos_token_id")
         bias = bool(read.get("attention_bias", False))
         return cls(

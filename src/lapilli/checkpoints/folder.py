@@ -8,11 +8,11 @@ from typing import Any
 
 from lapilli.checkpoints import names
 from lapilli.checkpoints.generation import GenerationDefaults
-from lapilli.checkpoints.source import Source, read_object, usual_preprocessing
+from lapilli.checkpoints.source import Source, read_object, require_fit, usual_processor, usual_template
 from lapilli.checkpoints.weights import Weight, placed, read_safetensors
-from lapilli.config import LlavaConfig
+from lapilli.config import LlavaConfig, VisionConfig
 from lapilli.errors import CheckpointError
-from lapilli.inputs.images import ImageProcessor
+from lapilli.inputs.processor import ImageProcessor
 from lapilli.inputs.prompt import PromptBuilder
 from lapilli.inputs.templates import ChatTemplate
 from lapilli.inputs.tokenizer import Tokenizer
@@ -22,10 +22,14 @@ def open_folder(path: Path, values: Mapping[str, Any]) -> Source:
     """Open a folder whose `config.json` holds these values. Raises CheckpointError, TokenizerError, TemplateError."""
     config = LlavaConfig.from_dict(values)
     found = spelt_alike(read_safetensors(path), path.name)
+    weights = placed(found, names.hugging_face(config.text.family), config, path.name)
+    tokenizer = Tokenizer.from_folder(path)
+    template = ChatTemplate.from_folder(path) or usual_template(tokenizer, config.text)
+    processor = read_processor(path, config, config.vision) if config.vision else None
     return Source(
         config=config,
-        weights=placed(found, names.hugging_face(config.text.family), config, path.name),
-        prompts=PromptBuilder(config, *_inputs(path, config)),
+        weights=weights,
+        prompts=PromptBuilder(config, tokenizer, processor, template),
         generation=GenerationDefaults.from_dict(read_object(path / "generation_config.json")),
     )
 
@@ -41,27 +45,12 @@ def spelt_alike(found: Mapping[str, Weight], where: str) -> dict[str, Weight]:
     return alike
 
 
-def read_preprocessing(path: Path) -> dict[str, Any]:
-    """What a folder says of its pictures: in a file of its own, or (transformers 5) within the processor's."""
+def read_processor(path: Path, config: LlavaConfig, vision: VisionConfig) -> ImageProcessor:
+    """How a folder wants its pictures: in a file of its own, or (transformers 5) within the processor's."""
     own = read_object(path / "preprocessor_config.json")
-    if own:
-        return own
-    nested = read_object(path / "processor_config.json").get("image_processor", {})
-    if not isinstance(nested, dict):
-        raise CheckpointError(f"processor_config.json: image_processor must be an object, it is {str(nested)[:40]!r}")
-    return nested
-
-
-def _inputs(path: Path, config: LlavaConfig) -> tuple[Tokenizer, ImageProcessor | None, ChatTemplate]:
-    tokenizer = Tokenizer.from_folder(path)
-    template = ChatTemplate.from_folder(path) or _usual_template(tokenizer, config)
-    if config.vision is None:
-        return tokenizer, None, template
-    pixels = read_preprocessing(path) or usual_preprocessing(config, config.vision)
-    return tokenizer, ImageProcessor.from_dict(pixels), template
-
-
-def _usual_template(tokenizer: Tokenizer, config: LlavaConfig) -> ChatTemplate:
-    if config.text.family == "mistral":
-        return ChatTemplate.built_in("mistral_instruct")
-    return ChatTemplate.for_vocabulary(tokenizer.special_tokens)
+    values = own or read_object(path / "processor_config.json").get("image_processor")
+    if values is None:
+        return usual_processor(config, vision)
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"processor_config.json: image_processor must be an object, it is {str(values)[:40]!r}")
+    return require_fit(ImageProcessor.from_dict(values), config, vision)

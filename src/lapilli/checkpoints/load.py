@@ -1,4 +1,9 @@
-"""Opening a checkpoint of any kind: `checkpoint = load_checkpoint("llava-1.5-7b-hf")`."""
+"""Opening a checkpoint of any kind.
+
+checkpoint = load_checkpoint("llava-1.5-7b-hf")
+checkpoint = load_checkpoint("llava-v1.5-7b.Q4_K_M.gguf", projector="mmproj-model-f16.gguf")
+checkpoint = load_checkpoint("llava-v1.5-7b", vision_tower="clip-vit-large-patch14-336", adapter="my-lora")
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,11 @@ from pathlib import Path
 
 import torch
 
+from lapilli.checkpoints.adapter import merge_adapter
 from lapilli.checkpoints.folder import open_folder
 from lapilli.checkpoints.generation import GenerationDefaults
+from lapilli.checkpoints.gguf_llava import open_gguf
+from lapilli.checkpoints.original import is_original, open_original
 from lapilli.checkpoints.source import Source, read_object
 from lapilli.checkpoints.weights import assemble
 from lapilli.config import LlavaConfig
@@ -32,20 +40,40 @@ def load_checkpoint(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    projector: str | Path | None = None,
+    adapter: str | Path | None = None,
+    vision_tower: str | Path | None = None,
 ) -> Checkpoint:
-    """Load a checkpoint folder. Where `dtype` is None, weights stay as most of them are stored.
+    """Load a model from a checkpoint folder, or from a GGUF file.
 
-    On a CPU and without conversion, the weights are the file's own pages, read when they are touched.
-    Raises CheckpointError.
+    Where `dtype` is None, weights stay as most of them are stored; quantized ones become float32. On a CPU and without
+    conversion they are the file's own pages, read when they are touched. `projector` is the mmproj file of a GGUF
+    model, `adapter` a LoRA folder in PEFT's layout, merged in float32, and `vision_tower` the CLIP folder that an
+    original LLaVA names.
+
+    Raises CheckpointError, TokenizerError or TemplateError for files that are damaged, incomplete or not known here.
     """
-    source = _open(Path(path))
-    return Checkpoint(
-        source.config, assemble(source.config, source.weights, dtype, device), source.prompts, source.generation
-    )
+    source = _open(Path(path), _path(projector), _path(vision_tower))
+    if adapter is not None:
+        source = merge_adapter(source, Path(adapter))
+    model = assemble(source.config, source.weights, dtype, device)
+    return Checkpoint(source.config, model, source.prompts, source.generation)
 
 
-def _open(path: Path) -> Source:
+def _open(path: Path, projector: Path | None, vision_tower: Path | None) -> Source:
+    if path.is_file():
+        return open_gguf(path, projector)
+    if projector is not None:
+        raise CheckpointError(f"{path.name}: a projector file goes with a GGUF model, a folder holds its own")
     values = read_object(path / "config.json")
     if not values:
-        raise CheckpointError(f"{path.name}: holds no config.json")
+        raise CheckpointError(f"{path.name}: is neither a GGUF file nor a folder with a config.json")
+    if is_original(values):
+        return open_original(path, values, vision_tower)
+    if vision_tower is not None:
+        raise CheckpointError(f"{path.name}: holds its own vision tower, none can be given beside it")
     return open_folder(path, values)
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

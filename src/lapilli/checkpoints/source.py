@@ -10,15 +10,16 @@ from typing import Any
 
 from lapilli.checkpoints.generation import GenerationDefaults
 from lapilli.checkpoints.weights import Weight
-from lapilli.config import LlavaConfig, VisionConfig
+from lapilli.config import LlavaConfig, TextConfig, VisionConfig
 from lapilli.errors import CheckpointError
 from lapilli.ground.files import open_regular
+from lapilli.inputs.processor import ImageProcessor
 from lapilli.inputs.prompt import PromptBuilder
+from lapilli.inputs.templates import ChatTemplate
+from lapilli.inputs.tokenizer import Tokenizer
 
 _MAX_JSON = 1 << 24
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_HALF = (0.5, 0.5, 0.5)
-BICUBIC = 3
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,32 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def usual_preprocessing(config: LlavaConfig, vision: VisionConfig) -> dict[str, Any]:
-    """The `preprocessor_config.json` that a tower of this kind is published with."""
-    side, clip = vision.image_size, vision.family == "clip"
-    values: dict[str, Any] = {
-        "image_processor_type": "CLIPImageProcessor" if clip else "SiglipImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": side} if clip else {"height": side, "width": side},
-        "resample": BICUBIC,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(_CLIP_MEAN if clip else _HALF),
-        "image_std": list(_CLIP_STD if clip else _HALF),
-    }
-    if clip:
-        values |= {"do_center_crop": True, "crop_size": {"height": side, "width": side}}
-    if config.is_next:
-        values |= {
-            "image_processor_type": "LlavaNextImageProcessor",
-            "size": {"shortest_edge": side},
-            "do_center_crop": True,
-            "crop_size": {"height": side, "width": side},
-            "image_grid_pinpoints": [list(canvas) for canvas in config.tile_canvases],
-        }
-    return values
+def usual_processor(config: LlavaConfig, vision: VisionConfig) -> ImageProcessor:
+    """How pictures were prepared for a tower of this kind, where a checkpoint does not say."""
+    if vision.family == "siglip":
+        half = (0.5, 0.5, 0.5)
+        return ImageProcessor.square(vision.image_size, half, half, fit="stretch", canvases=config.tile_canvases)
+    return ImageProcessor.square(vision.image_size, CLIP_MEAN, CLIP_STD, fit="crop", canvases=config.tile_canvases)
+
+
+def require_fit(processor: ImageProcessor, config: LlavaConfig, vision: VisionConfig) -> ImageProcessor:
+    """The processor, once its pictures are of the size that the tower sees. Raises CheckpointError with both sizes."""
+    height, width = processor.output_size
+    if (height, width) != (vision.image_size, vision.image_size):
+        raise CheckpointError(
+            f"preprocessor_config.json makes pictures of {height}x{width}, "
+            f"the tower sees {vision.image_size}x{vision.image_size}"
+        )
+    if processor.canvases != config.tile_canvases:
+        raise CheckpointError(
+            f"preprocessor_config.json has {len(processor.canvases)} image_grid_pinpoints, "
+            f"config.json has {len(config.tile_canvases)} or others: they must be the same"
+        )
+    return processor
+
+
+def usual_template(tokenizer: Tokenizer, text: TextConfig) -> ChatTemplate:
+    """The format that a model of this kind was most likely taught, where its checkpoint does not say."""
+    if text.family == "mistral":
+        return ChatTemplate.built_in("mistral_instruct")
+    return ChatTemplate.for_vocabulary(tokenizer.special_tokens)

@@ -94,16 +94,14 @@ def placed(found: Mapping[str, Weight], layout: Layout, config: LlavaConfig, whe
     if missing:
         raise CheckpointError(f"{where}: {_listed('missing', missing)}")
     if extra:
-        raise CheckpointError(f"{where}: {_listed('not known here', extra)}; is config.json that of another model?")
+        raise CheckpointError(f"{where}: {_listed('not known here', extra)}")
     weights: dict[str, Weight] = {}
     for foreign, ours in wanted.items():
         weight = found[foreign]
         heights = [shapes[name][0] for name in ours]
         expected = (sum(heights), *shapes[ours[0]][1:])
         if weight.shape != expected:
-            raise CheckpointError(
-                f"{where}: tensor {foreign} has shape {weight.shape}, config.json asks for {expected}"
-            )
+            raise CheckpointError(f"{where}: tensor {foreign} has shape {weight.shape}, must have {expected}")
         if len(ours) == 1:
             weights[ours[0]] = weight
             continue

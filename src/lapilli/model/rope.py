@@ -19,12 +19,12 @@ def rotation(config: TextConfig, positions_BT: Tensor, dtype: torch.dtype) -> tu
     rope = config.rope
     if rope.kind in ("dynamic", "longrope"):
         lengths = (positions_BT.amax(dim=1) + 1).tolist()
-        frequencies = torch.stack([_frequencies(config, int(n)) for n in lengths]).to(positions_BT.device)
-        angles = positions_BT[..., None].float() * frequencies[:, None, :]
+        each = torch.stack([frequencies(config, int(n)) for n in lengths]).to(positions_BT.device)
+        angles = positions_BT[..., None].float() * each[:, None, :]
     else:
-        angles = positions_BT[..., None].float() * _frequencies(config, 0).to(positions_BT.device)
+        angles = positions_BT[..., None].float() * frequencies(config, 0).to(positions_BT.device)
     angles = torch.cat((angles, angles), dim=-1)[:, None]
-    scale = _attention_factor(rope, config.max_positions)
+    scale = attention_factor(rope, config.max_positions)
     return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
 
 
@@ -37,7 +37,7 @@ def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
-def _frequencies(config: TextConfig, length: int) -> Tensor:
+def frequencies(config: TextConfig, length: int) -> Tensor:
     """Inverse frequencies (rotary_dim / 2) for a row that has grown to `length` tokens."""
     rope, dim = config.rope, config.rotary_dim
     exponents = torch.arange(0, dim, 2, dtype=torch.int64).float() / dim
@@ -86,7 +86,7 @@ def _yarn(rope: RopeConfig, plain: Tensor, dim: int, max_positions: int) -> Tens
     return plain / rope.factor * ramp + plain * (1 - ramp)
 
 
-def _attention_factor(rope: RopeConfig, max_positions: int) -> float:
+def attention_factor(rope: RopeConfig, max_positions: int) -> float:
     """What cosines and sines are multiplied by, so that attention stays as sharp over longer texts."""
     if rope.kind not in ("yarn", "longrope"):
         return 1.0
