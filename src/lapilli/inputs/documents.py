@@ -279,6 +279,12 @@ def all_added(document: Mapping[str, Any], config: Mapping[str, Any], added: Map
     for content in named:
         if content in vocab and content not in found:
             found[content] = AddedToken(vocab[content], content, special=True)
+    outside = sorted({token.id for token in found.values()} - set(vocab.values()))
+    if outside != list(range(len(vocab), len(vocab) + len(outside))):
+        raise TokenizerError(
+            f"{len(outside)} tokens are added after {len(vocab)} others, but their numbers run from {outside[0]} to "
+            f"{outside[-1]}; save the tokenizer again, so that its files agree"
+        )
     return [
         {**dataclasses.asdict(token), "special": token.special or token.content in named} for token in found.values()
     ]

@@ -319,7 +319,7 @@ class Tokenizer:
     ) -> tokenizers.Tokenizer:
         """The library's tokenizer without the markers; `inside` is for text that does not begin the prompt."""
         model = document["model"]
-        parts = {key: document.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
+        parts = {key: document.get(key) for key in ("normalizer", "pre_tokenizer")}
         if inside:
             parts["pre_tokenizer"] = without_first_blank(parts["pre_tokenizer"])
         empty = {"type": "BPE", "vocab": {}, "merges": []}
