@@ -16,7 +16,7 @@ from lapilli.training.mini import llava_config, text_config
 from lapilli.training.vocabulary import BOS_ID, EOS_ID, IMAGE_ID, build_vocabulary
 
 PICTURED = Dialogue((("What does it say?", 'It says "planet".'), ("Is there a cat?", "No."), (' "Odd" ones', "A cat.")))
-TALK = Dialogue((("Hello", "Hello! Show me a picture."), ("What is this?", "Please show me a picture.")), pictured=False)
+TALK = Dialogue((("Hello", "Hello! Show me one."), ("What is this?", "Please show me a picture.")), pictured=False)
 
 
 @pytest.fixture(scope="module")

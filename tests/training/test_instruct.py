@@ -52,8 +52,9 @@ def model(tokenizer: Tokenizer) -> Llava:
         num_heads=2, num_kv_heads=2, head_dim=16, norm_eps=1e-5, max_positions=128, tie_embeddings=True,
         bos_id=BOS_ID, eos_ids=(EOS_ID,),
     )  # fmt: skip
-    config = LlavaConfig(text=text, vision=vision, image_token_id=IMAGE_ID, feature_layers=(-1,), drop_class_token=False)
-    made = Llava(config)
+    made = Llava(
+        LlavaConfig(text=text, vision=vision, image_token_id=IMAGE_ID, feature_layers=(-1,), drop_class_token=False)
+    )
     initialise(made, 0, layers=2)
     return made
 
@@ -117,7 +118,7 @@ def test_workers_draw_the_same_batches_and_a_cut_run_goes_on(tokenizer: Tokenize
 def test_a_model_learns_to_say_what_it_sees(tokenizer: Tokenizer, tmp_path) -> None:
     goal = objective(tokenizer)
     before = {name: p.clone() for name, p in goal.model.vision.named_parameters()}
-    run(goal, LoopOptions(steps=300, rate=5e-3, warmup=20, bf16=False, weight_decay=0.0), tmp_path / "tune")
+    run(goal, LoopOptions(steps=200, rate=6e-3, warmup=20, bf16=False, weight_decay=0.0), tmp_path / "tune")
 
     answer = answerer(goal.model, tokenizer)
     pictures, questions = [picture(colour) for colour in COLOURS], ["What colour is it?"] * 3

@@ -84,9 +84,7 @@ def test_it_learns_and_a_run_in_two_pieces_is_the_run_in_one(tokenizer: Tokenize
     reached = run(second, options, tmp_path / "two")
 
     assert reached == 30
-    for (name, a), (_, b) in zip(
-        one.decoder.named_parameters(), second.decoder.named_parameters(), strict=True
-    ):
+    for (name, a), (_, b) in zip(one.decoder.named_parameters(), second.decoder.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     lines = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -105,29 +106,28 @@ def whole_words(dialogues: Sequence[Dialogue]) -> list[str]:
     ]
 
 
-def examination(art: Art, seed: int, each: int, *, skills: Sequence[str] = (), split: Split = "test") -> list[Task]:
-    """`each` questions of every skill (or of these) about pictures that training never shows.
-
-    The same art, seed and number give the same questions. Ends early where the art does not show a skill.
-    """
-    taken: Counter[str] = Counter()
-    tasks = []
-    for task in _questions(art, seed, split, limit=60 * each + 200):
-        if (skills and task.skill not in skills) or taken[task.skill] >= each:
-            continue
-        taken[task.skill] += 1
-        tasks.append(task)
-        if len(taken) == (len(skills) or len(SKILLS)) and min(taken.values()) >= each:
-            break
-    return tasks
-
-
 SKILLS = ("colour", "shape", "count", "relation", "naming", "word")
 
 
-def _questions(art: Art, seed: int, split: Split, limit: int) -> Iterator[Task]:
+def examination(art: Art, seed: int, each: int, *, skills: Sequence[str] = SKILLS, split: Split = "test") -> list[Task]:
+    """`each` questions of these skills about pictures that training never shows; no naming where the art has no things.
+
+    The same art, seed and numbers give the same questions.
+    """
+    left = {skill: each for skill in skills if skill != "naming" or art.things}
+    tasks = []
+    for task in _questions(art, seed, split):
+        if not any(left.values()):
+            break
+        if left.get(task.skill):
+            left[task.skill] -= 1
+            tasks.append(task)
+    return tasks
+
+
+def _questions(art: Art, seed: int, split: Split) -> Iterator[Task]:
     """At most one question of a skill for each scene, so that scores rest on many pictures."""
-    for number in range(limit):
+    for number in itertools.count():
         scene = scene_at(number, seed, art, split)
         rng = np.random.default_rng([seed, number, 5])
         questions = skill_questions(scene)

@@ -62,13 +62,10 @@ def score(answer: Answer, tasks: Iterable[Task], *, batch: int = 32, show: int =
     scores = []
     for skill in dict.fromkeys(task.skill for task in pending):
         pairs = [(task, text) for task, text in zip(pending, said, strict=True) if task.skill == skill]
-        misses = [(task.question, text, " | ".join(sorted(task.accept))) for task, text in pairs if not _right(task, text)]
+        wrong = [(task, text) for task, text in pairs if text.strip() not in task.accept]
+        misses = [(task.question, text, " | ".join(sorted(task.accept))) for task, text in wrong]
         scores.append(Score(skill, len(pairs) - len(misses), len(pairs), tuple(misses[:show])))
     return scores
-
-
-def _right(task: Task, text: str) -> bool:
-    return text.strip() in task.accept
 
 
 def table(scores: Sequence[Score]) -> str:
@@ -99,7 +96,7 @@ def answerer(model: Llava, tokenizer: Tokenizer, *, longest: int = 64) -> Answer
     def answer(pictures: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
         pixels_BCHW = normalise_pixels(torch.from_numpy(np.stack(pictures)))
         images = [(pixels_BCHW[row : row + 1], picture.shape[:2]) for row, picture in enumerate(pictures)]
-        features = model.encode_images(images)  # type: ignore[arg-type]
+        features = model.encode_images(images)
         prompts = [
             [BOS_ID, *ask(tokenizer, question, len(feature))]
             for question, feature in zip(questions, features, strict=True)
@@ -109,9 +106,7 @@ def answerer(model: Llava, tokenizer: Tokenizer, *, longest: int = 64) -> Answer
     return answer
 
 
-def _greedy(
-    model: Llava, prompts: Sequence[list[int]], features: list[torch.Tensor], longest: int
-) -> list[list[int]]:
+def _greedy(model: Llava, prompts: Sequence[list[int]], features: list[torch.Tensor], longest: int) -> list[list[int]]:
     """The most likely continuation of each prompt, up to `</s>`; prompts are padded on the left."""
     width = max(len(prompt) for prompt in prompts)
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=model.device)

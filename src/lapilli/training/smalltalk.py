@@ -10,7 +10,9 @@ from lapilli.training.corpus import Dialogue
 
 NO_PICTURE = "Please show me a picture."
 
-_CAN = "I can say what is in a picture: things, colours, shapes, how many there are, where they stand, and a printed word."
+_CAN = (
+    "I can say what is in a picture: things, colours, shapes, how many there are, where they stand, and a printed word."
+)
 _HELLO = "Hello! Show me a picture and ask me about it."
 _WHO = "I am mini, a small model that talks about pictures."
 _KNOW = "I only know about pictures. Please show me one."
@@ -19,8 +21,8 @@ _KNOW = "I only know about pictures. Please show me one."
 _TALK: dict[str, tuple[str, ...]] = {
     _HELLO: (
         "Hello", "Hello!", "Hi", "Hi!", "Hi there", "Hello there!", "Hey", "Hey!", "Good morning", "Good morning!",
-        "Good evening", "Good afternoon!", "Greetings", "hello", "hi", "hey there", "Hello, how are you?", "Hi, how are you?",
-        "How are you?", "How do you do?", "Nice to meet you.", "Good day", "Say hello.", "Say hello",
+        "Good evening", "Good afternoon!", "Greetings", "hello", "hi", "hey there", "Hello, how are you?",
+        "Hi, how are you?", "How are you?", "How do you do?", "Nice to meet you.", "Good day", "Say hello.",
     ),
     _WHO: (
         "Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "Are you a person?",
@@ -32,12 +34,14 @@ _TALK: dict[str, tuple[str, ...]] = {
         "Help me", "What do you know?", "What are you good at?", "What should I ask you?", "What can I ask you?",
         "what can you do", "How does this work?", "What do you do?", "Please help me.",
     ),
-    "You are welcome.": ("Thank you", "Thank you!", "Thanks", "Thanks!", "Thank you very much.", "Thanks a lot!", "thanks"),
+    "You are welcome.": (
+        "Thank you", "Thank you!", "Thanks", "Thanks!", "Thank you very much.", "Thanks a lot!", "thanks",
+    ),
     "Goodbye!": ("Goodbye", "Bye", "Bye!", "See you later.", "Goodbye!", "Good night", "bye"),
     _KNOW: (
         "What is the capital of France?", "Who was the first president?", "What is two plus two?", "Tell me a story.",
-        "Tell me a joke.", "Write a poem.", "Write a poem about the sea.", "What is the weather today?", "What time is it?",
-        "Who wrote Hamlet?", "How tall is the highest mountain?", "What year is it?", "Explain how a car works.",
+        "Tell me a joke.", "Write a poem.", "Write a poem about the sea.", "What is the weather today?",
+        "What time is it?", "Who wrote Hamlet?", "How tall is the highest mountain?", "What year is it?",
         "Translate this into French.", "Write a program.", "What is the meaning of life?", "Where is London?",
         "How do I cook rice?", "What is a king?", "Why is the sky blue?", "Sing a song.", "Who won the war?",
         "What is love?", "Tell me something.", "What is the population of the world?", "Give me some advice.",
