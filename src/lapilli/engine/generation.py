@@ -27,6 +27,7 @@ class Writing:
     stream: TextStream
     sampler: Sampler
     limit: int
+    image_tokens: int
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     shown: int = 0
@@ -118,7 +119,8 @@ def _begin(model: Llava, tokenizer: Tokenizer, prompt: Prompt, options: Sampling
         raise PromptError(f"the prompt has {length} tokens, this model reads at most {context - 1}: shorten it")
     room = context - length
     limit = room if options.max_tokens is None else min(options.max_tokens, room)
-    return Writing(prompt, options, TextStream(tokenizer), Sampler(options, prompt.token_ids), limit)
+    image_tokens = sum(model.config.image_tokens(image.height, image.width) for image in prompt.images)
+    return Writing(prompt, options, TextStream(tokenizer), Sampler(options, prompt.token_ids), limit, image_tokens)
 
 
 def _prefill(model: Llava, writings: Sequence[Writing], times: Times) -> tuple[KVCache, Tensor]:
@@ -172,7 +174,7 @@ def _answer(writing: Writing, times: Times) -> Answer:
         finish_reason=writing.finish_reason,
         token_ids=tuple(writing.token_ids),
         prompt_tokens=len(writing.prompt.token_ids),
-        image_tokens=writing.prompt.image_tokens,
+        image_tokens=writing.image_tokens,
         image_seconds=times.image,
         prefill_seconds=times.prefill,
         decode_seconds=times.decode,

@@ -15,8 +15,8 @@ from lapilli.engine.generation import write
 from lapilli.engine.sampler import SamplingKeywords, SamplingOptions
 from lapilli.errors import InputError, PromptError
 from lapilli.inputs.chat import Message, TextPart, conversation
-from lapilli.inputs.images import open_image
 from lapilli.inputs.prompt import Prompt
+from lapilli.model.device import choose_device
 from lapilli.store.reference import resolve
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,10 +91,7 @@ class LocalModel:
         if not texts:
             raise PromptError("no prompt was given: give at least one")
         shares = self._share(texts, images)
-        built = [
-            self.prompts.raw(text, [open_image(image) for image in share])
-            for text, share in zip(texts, shares, strict=True)
-        ]
+        built = [self.prompts.raw(text, share) for text, share in zip(texts, shares, strict=True)]
         chosen = _options(options, sampling)
         answers: dict[int, Answer] = {}
         for events in self._write(built, [chosen] * len(built)):
@@ -139,7 +136,7 @@ def load(
     """
     if quantize is not None:
         raise InputError(f"quantize={quantize!r} is not offered yet: load a quantized GGUF file instead")
-    chosen = _device(device)
+    chosen = choose_device(device)
     reference = resolve(name_or_path)
     return LocalModel(
         load_checkpoint(
@@ -158,18 +155,6 @@ def _options(options: SamplingOptions | None, sampling: SamplingKeywords) -> Sam
         known = ", ".join(item.name for item in dataclasses.fields(SamplingOptions))
         raise InputError(f"{', '.join(sorted(unknown))}: no such sampling option; there are {known}")
     return dataclasses.replace(options or SamplingOptions(), **sampling)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is not known: use auto, cpu, or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name!r}: no CUDA device is here; use auto or cpu")
-    return device
 
 
 def _dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:

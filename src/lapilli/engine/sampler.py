@@ -14,6 +14,10 @@ from torch import Tensor
 from lapilli.errors import InputError
 
 
+COLD = 1e-5
+"""Below this temperature nothing but the likeliest token has a chance."""
+
+
 class SamplingKeywords(TypedDict, total=False):
     """The fields of SamplingOptions, for calls that name just a few."""
 
@@ -96,10 +100,12 @@ class Sampler:
     def choose(self, scores_V: Tensor) -> int:
         """The next token; it counts as said from now on."""
         scores_V = self._penalise(scores_V.float().cpu())
-        if self.options.temperature == 0:
+        if self.options.temperature < COLD:
             token = int(scores_V.argmax())
         else:
-            chances_V = torch.softmax(self._narrow(scores_V / self.options.temperature), dim=-1)
+            # Less the greatest first: a low temperature would make infinities of large scores.
+            scores_V = (scores_V - scores_V.max()) / self.options.temperature
+            chances_V = torch.softmax(self._narrow(scores_V), dim=-1)
             token = int(torch.multinomial(chances_V, 1, generator=self.random))
         self.said[token] += 1
         return token

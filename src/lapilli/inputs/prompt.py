@@ -103,9 +103,7 @@ class PromptBuilder:
         if not text.strip() and not images:
             raise PromptError("the prompt is empty: ask something, or show a picture")
         self._require_sight(len(images))
-        pieces = [text]
-        if self.sees:
-            pieces = re.split("|".join({re.escape(token) for token in (IMAGE_TOKEN, self._image_token) if token}), text)
+        pieces = self._pieces(text)
         if len(pieces) - 1 != len(images):
             raise PromptError(
                 f"the prompt has {len(pieces) - 1} placeholders {self._image_token or IMAGE_TOKEN}, "
@@ -115,6 +113,16 @@ class PromptBuilder:
         for index, piece in enumerate(pieces[1:]):
             segments += [Picture(index), Trusted(piece)]
         return self._prompt(segments, self._prepare([show(source).image for source in images]))
+
+    def count_placeholders(self, text: str) -> int:
+        """How many pictures a raw text asks for."""
+        return len(self._pieces(text)) - 1
+
+    def _pieces(self, text: str) -> list[str]:
+        """A raw text cut at its placeholders."""
+        if not self.sees:
+            return [text]
+        return re.split("|".join({re.escape(token) for token in (IMAGE_TOKEN, self._image_token) if token}), text)
 
     def _prompt(self, segments: Sequence[Segment], images: Sequence[ImageInput]) -> Prompt:
         shown = tuple(images[segment.index] for segment in segments if isinstance(segment, Picture))
@@ -163,15 +171,26 @@ class PromptBuilder:
         places = [i for i, segment in enumerate(segments) if isinstance(segment, Plain) and segment.message == number]
         if not places:
             return
-        before, said, after = segments[: places[0]], segments[: places[-1] + 1], segments[places[-1] + 1 :]
-        begin = _common(self._encode(before, images), ids)
+        before, said, after = list(segments[: places[0]]), segments[: places[-1] + 1], segments[places[-1] + 1 :]
+        if before and isinstance(before[-1], Trusted):
+            # A cue ends without the blank that words begin with: the model writes it.
+            before[-1] = Trusted(before[-1].text.rstrip(" "))
         closing = self._closer.match(after[0].text) if after and isinstance(after[0], Trusted) else None
         if closing is not None:
             said = [*said, Trusted(closing[0])]
-        until = self._encode(said, images)
-        end = _common(until, ids)
+        begin, _ = self._covered(self._encode(before, images), ids)
+        end, left = self._covered(self._encode(said, images), ids)
         # A last token that reaches into what the template wrote belongs to both.
-        yield begin, end + (end < len(until))
+        yield begin, end + (left > 0)
+
+    def _covered(self, beginning: list[int], ids: list[int]) -> tuple[int, int]:
+        """How many ids lie within a beginning of their text that was encoded by itself, and how many bytes are left."""
+        count = next((i for i, (a, b) in enumerate(zip(beginning, ids, strict=False)) if a != b), len(beginning))
+        left = sum(len(self.tokenizer.token_bytes(index, skip_special=False)) for index in beginning[count:])
+        while left > 0 and (size := len(self.tokenizer.token_bytes(ids[count], skip_special=False))) <= left:
+            left -= size
+            count += 1
+        return count, left
 
 
 def _spelling(tokenizer: Tokenizer, token_id: int) -> str | None:
@@ -196,8 +215,3 @@ def _split(items: Sequence[_T], ends: Callable[[_T], bool]) -> Iterator[list[_T]
             yield list(items[begin:place])
             begin = place + 1
     yield list(items[begin:])
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids two sequences begin with in common."""
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
