@@ -19,6 +19,7 @@ import lapilli
 from lapilli.errors import LapilliError
 from lapilli.faces.cli import doctor, run
 from lapilli.faces.cli.terminal import printable
+from lapilli.faces.cli.train import train
 
 app = typer.Typer(
     name="lapilli",
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(name="run")(run.run)
+app.add_typer(train)
 app.command(name="doctor")(doctor.doctor)
 
 
