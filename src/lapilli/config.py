@@ -384,9 +384,10 @@ class LlavaConfig:
                 raise CheckpointError(
                     f"vision_feature_layer: {layer} is outside a tower of {self.vision.num_layers} layers"
                 )
-        if self.is_next and self.vision.has_class_token and not self.drop_class_token:
+        if self.is_next and self.features_per_tile != self.vision.num_patches:
             raise CheckpointError(
-                "LLaVA-NeXT lays features out as a grid: vision_feature_select_strategy must be default"
+                f"LLaVA-NeXT lays {self.vision.num_patches} features out as a grid, vision_feature_select_strategy "
+                f"leaves {self.features_per_tile}: it must be {'default' if self.vision.has_class_token else 'full'}"
             )
         for height, width in self.tile_canvases:
             if height % self.vision.image_size or width % self.vision.image_size or min(height, width) < 1:
@@ -404,7 +405,7 @@ class LlavaConfig:
         """Image features that the tower gives for one tile."""
         if self.vision is None:
             raise CheckpointError("a model without a vision tower has no image features")
-        return self.vision.num_patches + (self.vision.has_class_token and not self.drop_class_token)
+        return self.vision.num_positions - self.drop_class_token
 
     @property
     def feature_size(self) -> int:
