@@ -74,7 +74,7 @@ class Typeface:
         return _glyphs(self.path, size)
 
 
-@lru_cache(maxsize=1500)
+@lru_cache(maxsize=2560)
 def _glyphs(path: str | None, size: int) -> dict[str, Glyph]:
     font = _font(path, size)
     glyphs = {}

@@ -93,6 +93,10 @@ def draw_thing(
     else:
         full, half = sprite.image, sprite.half
     patch = warp(rng, full if size > 40 else half, size, strong=strong)
+    if strong and rng.random() < 0.12:  # a part is hidden
+        hole = max(1, int(size * between(rng, 0.15, 0.35)))
+        x, y = (int(rng.random() * (patch.shape[0] - hole)) for _ in range(2))
+        patch[y : y + hole, x : x + hole] = 0
     ink_HWC, alpha_HW = patch[..., :3], patch[..., 3] * np.float32(1 / 255)
     if strong:
         ink_HWC = recolour(rng, ink_HWC, alpha_HW)
