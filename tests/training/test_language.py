@@ -67,6 +67,7 @@ def test_batches_go_on_where_a_run_was_cut(tokenizer: Tokenizer, workers: int) -
     resumed = list(islice(objective(tokenizer, workers=workers).batches(3), 2))
 
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+    assert not torch.equal(whole[3], whole[4])
 
 
 def test_it_learns_and_a_run_in_two_pieces_is_the_run_in_one(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lapilli.config import LlavaConfig, TextConfig, VisionConfig
 from lapilli.inputs.tokenizer import Tokenizer
 from lapilli.model.llava import Llava
+from lapilli.training.corpus import ask
 from lapilli.training.initialise import initialise
 from lapilli.training.skills import Task, answerer, record, score, table
-from lapilli.training.vocabulary import IMAGE_ID, build_vocabulary
+from lapilli.training.vocabulary import BOS_ID, EOS_ID, IMAGE_ID, build_vocabulary
 
 
 def task(skill: str, question: str, *accept: str) -> Task:
@@ -88,11 +91,25 @@ def test_answers_in_a_batch_are_the_answers_alone(model: Llava, tokenizer: Token
     assert len(set(alone)) > 1
 
 
+def test_an_answer_is_what_reading_all_again_at_each_token_gives(model: Llava, tokenizer: Tokenizer) -> None:
+    pixels_HWC = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    pixels_BCHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None] / 127.5 - 1.0
+    ids = [BOS_ID, *ask(tokenizer, "What is this?", 4)]
+    begun = len(ids)
+    with torch.inference_mode():
+        features = model.encode_images([(pixels_BCHW, (16, 16))])
+        for _ in range(12):
+            hidden_BTD = model(model.embed(torch.tensor([ids]), features), torch.arange(len(ids))[None])
+            ids.append(int(model.logits(hidden_BTD[0, -1]).argmax()))
+
+    assert EOS_ID not in ids
+    assert IMAGE_ID not in ids[begun:]
+    assert answerer(model, tokenizer, longest=12)([pixels_HWC], ["What is this?"]) == [
+        tokenizer.decode(ids[begun:]).strip()
+    ]
+
+
 def test_an_answer_ends_at_its_end_token_and_never_holds_a_placeholder(model: Llava, tokenizer: Tokenizer) -> None:
-    import copy
-
-    import torch
-
     picture = np.zeros((16, 16, 3), dtype=np.uint8)
     eager, silent = copy.deepcopy(model), copy.deepcopy(model)
     for changed, wanted in ((eager, IMAGE_ID), (silent, tokenizer.token_id("</s>"))):
