@@ -36,7 +36,7 @@ _OTHERS = (
     (re.compile(rb"\s*<(?:!DOCTYPE|html)", re.IGNORECASE), "a web page"),
     (re.compile(rb"8BPS"), "a Photoshop document"),
     (re.compile(rb"\0\0\x01\0"), "an icon (ICO)"),
-    (re.compile(rb"data:|[A-Za-z0-9+/]{32}"), "base64 text; decode it first"),
+    (re.compile(rb"data:|[A-Za-z0-9+/]{32}"), "base64 text, which must be decoded first"),
 )
 
 
@@ -68,7 +68,7 @@ def read_container(data: bytes) -> Container:
         return _read_bmp(data)
     seen = next((name for start, name in _OTHERS if start.match(data[:1024])), None)
     said = f"it looks like {seen}" if seen else "its first bytes belong to no format that is read here"
-    raise ImageError(f"this is no PNG, JPEG, WebP, GIF or BMP picture: {said}; convert it to PNG or JPEG")
+    raise ImageError(f"this is no PNG, JPEG, WebP, GIF or BMP picture: {said}; give a PNG or JPEG")
 
 
 def check_size(width: int, height: int) -> None:

@@ -40,11 +40,13 @@ def open_image(source: bytes | str | os.PathLike[str] | Image.Image) -> Image.Im
     """
     if isinstance(source, Image.Image):
         return _open_pillow(source)
-    name, data = ("picture", source) if isinstance(source, bytes) else (_shown(source), _read_file(source))
+    if isinstance(source, bytes):
+        return _decode(source)
+    data = _read_file(source)
     try:
         return _decode(data)
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(f"{_shown(source)}: {error}") from None
 
 
 def _read_file(path: str | os.PathLike[str]) -> bytes:
@@ -56,9 +58,9 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
             size = os.fstat(file.fileno()).st_size
             data = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
     except OSError as error:
-        raise ImageError(f"{name}: {error.strerror or 'cannot be read'}") from None
+        raise ImageError(f"{name}: {error.strerror or 'cannot be read'}; give the path of a picture") from None
     except ValueError:
-        raise ImageError(f"{name}: this is no file name") from None
+        raise ImageError(f"{name}: this is no file name; give the path of a picture") from None
     if max(size, len(data)) > MAX_BYTES:
         raise ImageError(f"{name}: {_too_long(max(size, len(data)))}")
     return data
@@ -68,7 +70,7 @@ def _shown(path: str | os.PathLike[str]) -> str:
     """The name as the caller gave it, short and on one line."""
     name = os.fspath(path)
     name = name if len(name) <= 200 else f"{name[:200]}…"
-    return name if name.isprintable() else ascii(name)
+    return name if name and name.isprintable() else ascii(name)
 
 
 def _too_long(size: int) -> str:

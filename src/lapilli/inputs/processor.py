@@ -60,6 +60,8 @@ _COMMON_DEFAULTS: dict[str, Any] = {
     "do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
     "default_to_square": False, "image_grid_pinpoints": (),
 }  # fmt: skip
+# The others pad batches alone, LLaVA-NeXT the number of tiles in one.
+_PADDING_KINDS = ("LlavaImageProcessor", "LlavaNextImageProcessor")
 # Keys that say nothing about one picture's pixels: names, batching, and what the text side reads.
 _IDLE_KEYS = frozenset({
     "image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys", "do_convert_rgb",
@@ -102,7 +104,7 @@ class ImageProcessor:
         squared = self.pads_to_square or self.kind == "LlavaNextImageProcessor"
         if not self.do_center_crop and not (self.do_resize and (squared or isinstance(self.size, tuple))):
             raise CheckpointError(
-                "{_WHERE}: pictures would come out in different sizes; "
+                f"{_WHERE}: pictures would come out in different sizes; "
                 "set do_center_crop with crop_size, or do_resize with size as height and width"
             )
         if self.kind == "LlavaNextImageProcessor":
@@ -155,11 +157,12 @@ class ImageProcessor:
         (SigLIP); with `canvases` it is cut into tiles (LLaVA-NeXT). Raises CheckpointError on impossible numbers.
         """
         kinds = {"pad": "LlavaImageProcessor", "crop": "CLIPImageProcessor", "stretch": "SiglipImageProcessor"}
+        stretch = fit == "stretch" and not canvases
         side = {"height": image_size, "width": image_size}
         values: dict[str, Any] = {
             "image_processor_type": "LlavaNextImageProcessor" if canvases else kinds[fit],
-            "size": side if fit == "stretch" and not canvases else {"shortest_edge": image_size},
-            "crop_size": side,
+            "size": side if stretch else {"shortest_edge": image_size},
+            "crop_size": None if stretch else side,
             "image_mean": list(image_mean),
             "image_std": list(image_std),
             "do_pad": bool(canvases) or fit == "pad",
@@ -198,7 +201,7 @@ class ImageProcessor:
             do_normalize=read.flag("do_normalize"),
             image_mean=read.triple("image_mean"),
             image_std=read.triple("image_std", positive=True),
-            do_pad=read.flag("do_pad"),
+            do_pad=kind in _PADDING_KINDS and read.flag("do_pad"),
             canvases=read.canvases(),
         )
 
@@ -219,7 +222,7 @@ class ImageProcessor:
         }
         if self.crop_size is not None:
             values["crop_size"] = _sides(self.crop_size)
-        if self.kind in ("LlavaImageProcessor", "LlavaNextImageProcessor"):
+        if self.kind in _PADDING_KINDS:
             values["do_pad"] = self.do_pad
         if self.canvases:
             values["image_grid_pinpoints"] = [list(canvas) for canvas in self.canvases]
@@ -259,7 +262,9 @@ class ImageProcessor:
         target = self._resized(*canvas) if self.do_resize else canvas
         kept = self.output_size
         padded_too_large = canvas != (height, width) and square * square > _WHOLE_CANVAS
-        if not padded_too_large and (not self.do_resize or target[0] * target[1] <= _WHOLE_RESIZED):
+        if not padded_too_large and (
+            not self.do_resize or target[0] * target[1] <= max(_WHOLE_RESIZED, height * width)
+        ):
             if canvas != (height, width):
                 padded = Image.new("RGB", canvas[::-1], self._padding)
                 padded.paste(image, ((square - width) // 2, (square - height) // 2))

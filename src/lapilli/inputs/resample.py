@@ -2,7 +2,7 @@
 
 A picture of 1 x 30000 brought to a short side of 336 is 336 x 10080000, of which 336 x 336 are kept. These few rows and
 columns are computed alone, with Pillow's filters, fixed-point weights and rounding after each pass: the same bytes come
-out. (Pillow 13 passes over columns first where a tall picture shrinks, earlier ones never do: up to one level apart.)
+out where a picture grows, or a square shrinks. (Where others shrink, Pillow 13 may pass over columns before rows.)
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ def _resample(pixels_LXC: Bytes, line: Line, fill: Bytes, resample: int) -> Byte
         first, weights = _weights(line.canvas, line.target, position, resample)
         low = min(max(line.offset, first), first + len(weights))
         high = max(min(line.offset + length, first + len(weights)), low)
+        if low == high:
+            out[row] = filling
+            continue
         inside = weights[low - first : high - first]
         outside = weights.sum() - inside.sum()
         for left in range(0, flat.shape[1], _COLUMNS_AT_ONCE):
