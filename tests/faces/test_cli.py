@@ -11,19 +11,24 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import lapilli
+from lapilli.config import LlavaConfig, TextConfig
 from lapilli.engine.answer import Answer, Chunk
 from lapilli.errors import LapilliError
 from lapilli.faces.cli import main
 from lapilli.faces.cli.question import take_paths
+from lapilli.inputs.tokenizer import Tokenizer
+from lapilli.training.vocabulary import build_vocabulary
 
 COMMAND = [sys.executable, "-m", "lapilli"]
 
@@ -297,7 +302,7 @@ def test_a_picture_past_the_limits_is_refused_quickly(
     parrot: Parrot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     huge = tmp_path / "huge.png"
-    # A small picture whose header says 50,000 x 50,000: writing a whole one would take the test longer than refusing it.
+    # A small picture whose header says 50,000 x 50,000: a whole one takes longer to write than to refuse.
     data = bytearray(picture(tmp_path / "small.png").read_bytes())
     data[16:24] = struct.pack(">II", 50_000, 50_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -320,6 +325,111 @@ def test_an_unknown_model_is_refused_with_the_nearest_name(
     monkeypatch.setattr("sys.stdin", stdin_of(b""))
     assert "mini" in refused(["run", "minni", "Hi"], capsys)
     refused(["run", "no-such-model", "Hi"], capsys)
+
+
+# What is done to a checkpoint folder, and what the one line must speak of.
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def promise_too_much(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
+
+
+def pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'touch was-here'\ntR.")
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000)
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def endless_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
+def giant(folder: Path) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    values["hidden_size"] = 1 << 40
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint folder, whole but for its weights, which are one tensor."""
+    text = TextConfig(
+        family="llama", vocab_size=300, hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2,
+        num_kv_heads=2, head_dim=16, norm_eps=1e-5, max_positions=64,
+    )  # fmt: skip
+    folder = tmp_path / "model"
+    Tokenizer.from_json(build_vocabulary([], 300)).save(folder)
+    (folder / "config.json").write_text(json.dumps(LlavaConfig(text=text).to_dict()))
+    save_file({"model.embed_tokens.weight": np.zeros((300, 32), np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damage", "speaks_of"),
+    [
+        (truncate, "model.safetensors"),
+        (promise_too_much, "model.safetensors"),
+        (pickle, "pickle"),
+        (no_weights, "safetensors"),
+        (no_json, "config.json"),
+        (no_config, "config.json"),
+        (endless_config, "config.json"),
+        (giant, "hidden_size"),
+        (lambda folder: None, "missing"),
+    ],
+)
+def test_a_bad_checkpoint_is_one_line_and_leaves_nothing(
+    damage: Callable[[Path], None],
+    speaks_of: str,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damage(checkpoint)
+    monkeypatch.setattr("sys.stdin", stdin_of(b""))
+    monkeypatch.chdir(checkpoint.parent)
+    before = sorted(checkpoint.parent.rglob("*"))
+    assert speaks_of in refused(["run", str(checkpoint), "Hi"], capsys)
+    assert sorted(checkpoint.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "speaks_of"),
+    [
+        ("model.gguf", b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 1 << 60), "model.gguf"),
+        ("model.gguf", b"GGUF", "model.gguf"),
+        ("model.gguf", b"", "model.gguf"),
+        ("model.pt", b"\x80\x02}q\x00.", "GGUF"),
+        ("photo.png", b"\x89PNG\r\n\x1a\n", "GGUF"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_line(
+    name: str,
+    data: bytes,
+    speaks_of: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr("sys.stdin", stdin_of(b""))
+    assert speaks_of in refused(["run", str(tmp_path / name), "Hi"], capsys)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_debugging_shows_the_traceback(

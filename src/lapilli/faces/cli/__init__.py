@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 import lapilli
 from lapilli.errors import LapilliError
 from lapilli.faces.cli import doctor, run
+from lapilli.faces.cli.eval import evaluate
 from lapilli.faces.cli.terminal import printable
 from lapilli.faces.cli.train import train
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command(name="run")(run.run)
 app.add_typer(train)
+app.command(name="eval")(evaluate)
 app.command(name="doctor")(doctor.doctor)
 
 

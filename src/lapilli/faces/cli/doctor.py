@@ -19,7 +19,10 @@ _TELLING_FLAGS = (
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Say what this machine offers: device, instruction sets, threads, memory, kernels, models."""
+    """Say what this machine offers.
+
+    Device, instruction sets, threads, memory, kernels in use, and where models lie.
+    """
     report = examine()
     if as_json:
         print(json.dumps(report, indent=2))

@@ -10,9 +10,7 @@ import typer
 
 from lapilli.errors import InputError
 
-train = typer.Typer(
-    name="train", help="Train a model, one stage at a time.", rich_markup_mode=None
-)
+train = typer.Typer(name="train", help="Train a model, one stage at a time.", rich_markup_mode=None)
 
 Data = Annotated[Path, typer.Option(help="The folder with emoji/ and text/ to learn from.")]
 Out = Annotated[Path, typer.Option(help="The folder that keeps the work; the stages share it.")]
