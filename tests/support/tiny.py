@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,22 +83,20 @@ def random_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     return model.eval()
 
 
-def save_tokenizer(folder: Path, *, template: str | None = None) -> None:
+def save_tokenizer(folder: Path, specials: Sequence[str] = SPECIALS) -> None:
     """A byte-level vocabulary of bytes alone, with the special tokens first."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIALS, *alphabet])}
+    vocabulary = {token: number for number, token in enumerate([*specials, *alphabet])}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIALS])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     values: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-        "pad_token": "<pad>", "clean_up_tokenization_spaces": False, "add_bos_token": True,
+        "clean_up_tokenization_spaces": False, "add_bos_token": True,
     }  # fmt: skip
-    if template is not None:
-        values["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(values))
 
 
