@@ -33,6 +33,7 @@ def real(shared_data: Path) -> dict[str, Tokenizer]:
 def expected_ids(shared_data: Path, name: str) -> list[tuple[str, list[int]]]:
     path = shared_data / "tokenizers" / f"ggml-vocab-{name}.gguf"
     texts = path.with_name(path.name + ".inp").read_bytes().decode().split(SEPARATOR)
+    assert texts.pop() == ""
     lines = path.with_name(path.name + ".out").read_text().splitlines()
     return [(text, [int(number) for number in line.split()]) for text, line in zip(texts, lines, strict=True)]
 
@@ -128,14 +129,16 @@ def in_bytes(parts: list[str], ids: Mapping[str, int]) -> list[int]:
 
 
 @given(text=st.text(alphabet=" \n\tabceginorst.,-=01é漢", max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=120, deadline=None)
 def test_merging_by_rank_is_merging_by_score(
-    shared_data: Path, real: Mapping[str, Tokenizer], llama_scores: Mapping[str, float], text: str
+    real: Mapping[str, Tokenizer], llama_scores: Mapping[str, float], text: str
 ) -> None:
     llama = real["llama-spm"]
-    ids = {token: llama.token_id(token) or 0 for token in [*llama_scores, *(f"<0x{byte:02X}>" for byte in range(256))]}
-    escaped = "▁" + text.replace(" ", "▁") if text else ""
-    assert llama.encode(text) == in_bytes(merged_by_score(escaped, llama_scores), ids)
+    parts = merged_by_score("▁" + text.replace(" ", "▁") if text else "", llama_scores)
+    names = [
+        name for part in parts for name in ([part] if part in llama_scores else map("<0x{:02X}>".format, part.encode()))
+    ]
+    assert llama.encode(text) == [llama.token_id(name) for name in names]
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +173,7 @@ LETTERS = [(letter, -100.0 - index, 1) for index, letter in enumerate("▁abc<s>
 
 
 @given(data=st.data(), text=st.text(alphabet=" abc", max_size=40))
-@settings(max_examples=300)
+@settings(max_examples=120, deadline=None)
 def test_any_scores_merge_alike(data: st.DataObject, text: str) -> None:
     words = data.draw(st.lists(st.text(alphabet="▁abc", min_size=2, max_size=5), unique=True, max_size=12))
     ranks = data.draw(st.permutations(range(len(words))))
@@ -219,21 +222,13 @@ def test_user_defined_words_are_found_in_plain_text() -> None:
     assert tokenizer.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2}
 
 
-def test_merges_that_scores_cannot_say_stay_at_home() -> None:
+def test_merges_that_scores_cannot_say_stay_at_home(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_gguf(scored(*LETTERS, ("ab", -1.0, 1), ("abc", -2.0, 1), ("bc", -3.0, 1)))
-    path_document = json.loads(json.dumps(_saved(tokenizer)))
-    path_document["model"]["merges"].remove(["a", "bc"])
+    tokenizer.save(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    document["model"]["merges"].remove(["a", "bc"])
     with pytest.raises(TokenizerError, match="cannot be said in scores"):
-        Tokenizer.from_json(json.dumps(path_document)).to_gguf()
-
-
-def _saved(tokenizer: Tokenizer) -> dict[str, Any]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        document: dict[str, Any] = json.loads((Path(folder) / "tokenizer.json").read_text())
-    return document
+        Tokenizer.from_json(json.dumps(document)).to_gguf()
 
 
 # Byte-level pairs
@@ -317,8 +312,8 @@ def test_published_pre_tokenizers_give_the_librarys_ids(many_texts: list[str], n
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_pre_tokenizers_leave_by_their_name(many_texts: list[str], name: str) -> None:
     library = trained(published(name), many_texts)
-    document = json.loads(library.to_str()) | {"decoder": json.loads(tokenizers.decoders.ByteLevel().__getstate__())}
-    metadata = Tokenizer.from_json(json.dumps(document)).to_gguf()
+    library.decoder = tokenizers.decoders.ByteLevel()
+    metadata = Tokenizer.from_json(library.to_str()).to_gguf()
     assert metadata["tokenizer.ggml.pre"] == name
     again = Tokenizer.from_gguf(metadata)
     for text in many_texts:
@@ -468,7 +463,7 @@ VALUES = st.one_of(
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=120, deadline=None)
 def test_mutilated_metadata_are_refused_or_work(good: Metadata, data: st.DataObject) -> None:
     keys = [
         *good,

@@ -9,23 +9,24 @@ result in any order, and Llama's own blanks are written like that.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 
 from lapilli.errors import TokenizerError
 from lapilli.inputs.documents import (
     BLANK,
-    BYTE_NAMES,
     END_NAMES,
     MAX_MERGES,
     MAX_TOKEN_CHARACTERS,
     MAX_TOKENS,
     Roles,
     bos_template,
+    byte_values,
     prepends,
 )
 from lapilli.inputs.pretokenizers import Part, flatten, rule, rule_name
@@ -56,7 +57,7 @@ class Piece:
 def document_from_gguf(metadata: Mapping[str, object]) -> tuple[Part, Roles]:
     """The tokenizer.json document and the roles that `tokenizer.ggml.*` describe; raises TokenizerError."""
     model = metadata.get("tokenizer.ggml.model")
-    if model not in ("llama", "gpt2"):
+    if not isinstance(model, str) or model not in ("llama", "gpt2"):
         raise TokenizerError(f"tokenizer.ggml.model is {str(model)[:80]!r}; we read 'llama' and 'gpt2'")
     pieces = _gguf_pieces(metadata)
     roles = _gguf_roles(metadata, pieces, scored=model == "llama")
@@ -233,7 +234,7 @@ def _token_table(document: Part, rows: int, *, byte_level: bool) -> tuple[list[s
     unknown = document["model"].get("unk_token")
     for text, index in vocab.items():
         texts[index] = text
-        is_byte = not byte_level and text in BYTE_NAMES
+        is_byte = not byte_level and text in byte_values()
         types[index] = TokenType.UNKNOWN if text == unknown else TokenType.BYTE if is_byte else TokenType.NORMAL
     for index, token in added.items():
         texts[index] = token["content"]
@@ -314,8 +315,8 @@ def _gguf_roles(metadata: Mapping[str, object], pieces: Sequence[Piece], *, scor
 
 def _is_phi3(metadata: Mapping[str, object]) -> bool:
     """GGUF cannot say that Phi-3's markers swallow the blanks after them, so the model's name must."""
-    name = str(metadata.get("general.name", "")).lower()
-    return metadata.get("general.architecture") == "phi3" or "phi-3" in name or "phi3" in name
+    names = [metadata.get(key) for key in ("general.architecture", "general.name")]
+    return any(isinstance(name, str) and re.search("phi-?3", name.lower()) for name in names)
 
 
 def _array(metadata: Mapping[str, object], key: str, limit: int) -> list[Any]:
@@ -358,7 +359,7 @@ def _numbers(metadata: Mapping[str, object], key: str, count: int, default: floa
     values = _array(metadata, key, MAX_TOKENS)
     if len(values) != count:
         raise TokenizerError(f"{key} has {len(values)} entries for {count} tokens")
-    numbers = [float(value) if isinstance(value, SupportsFloat) else math.nan for value in values]
+    numbers = [float(value) if isinstance(value, int | float) else math.nan for value in values]
     if not all(map(math.isfinite, numbers)):
         raise TokenizerError(f"{key} holds something that is not a number")
     return numbers
