@@ -29,13 +29,24 @@ def background(rng: np.random.Generator, inks: Sequence[Ink], noise_HWC: Floats,
     canvas[:] = base
     if rng.random() < plain:
         return canvas
-    other = np.asarray(ground_colour(rng, inks), np.float32) - np.asarray(base, np.float32)
-    mix = pick(rng, (_gradient, _stripes, _checks, _blobs, _blobs, _texture))(rng)
-    strength = between(rng, 0.3, 1)
-    canvas += mix[..., None] * (other * strength)
+    change = _change(rng, base, inks)
+    if change is not None:
+        mix = pick(rng, (_gradient, _stripes, _checks, _blobs, _blobs, _texture))(rng)
+        canvas += mix[..., None] * np.asarray(change, np.float32)
     if rng.random() < 0.35:
         canvas += crop_noise(rng, noise_HWC) * between(rng, 3, 16)
     return canvas
+
+
+def _change(rng: np.random.Generator, base: Colour, inks: Sequence[Ink]) -> Colour | None:
+    """What leads from the base to another colour, so that no mixture of the two comes near an ink."""
+    for _ in range(5):
+        strength = between(rng, 0.3, 1)
+        red, green, blue = ((a - b) * strength for a, b in zip(ground_colour(rng, inks), base, strict=True))
+        mixtures = [(base[0] + red * t, base[1] + green * t, base[2] + blue * t) for t in (0.3, 0.6, 1.0)]
+        if all(apart(mixture, ink) > distance * 0.9 for mixture in mixtures for ink, distance in inks):
+            return red, green, blue
+    return None
 
 
 def ground_colour(rng: np.random.Generator, inks: Sequence[Ink]) -> Colour:

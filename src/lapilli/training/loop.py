@@ -122,7 +122,9 @@ def trained_weights(folder: Path) -> dict[str, Tensor]:
 def _attention(module: nn.Module) -> list[SDPBackend]:
     """On a CPU the fused kernel's backward pass is slower than plain products at these lengths."""
     on_cpu = next(module.parameters()).device.type == "cpu"
-    return [SDPBackend.MATH] if on_cpu else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return (
+        [SDPBackend.MATH] if on_cpu else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
 
 
 def _optimizer(parameters: Iterable[nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:

@@ -16,17 +16,49 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lapilli.checkpoints.generation import GenerationDefaults
+from lapilli.checkpoints.load import Checkpoint
+from lapilli.checkpoints.save import save_folder
 from lapilli.config import LlavaConfig, TextConfig, VisionConfig
+from lapilli.inputs.processor import ImageProcessor
+from lapilli.inputs.prompt import PromptBuilder
+from lapilli.inputs.templates import ChatTemplate
 from lapilli.inputs.tokenizer import Tokenizer
-from lapilli.training.corpus import prose
-from lapilli.training.loop import run
-from lapilli.training.material import spoken_texts, whole_words, written
+from lapilli.model.language import Decoder
+from lapilli.model.llava import Llava
+from lapilli.training.corpus import Blocks, prose, prose_ids
+from lapilli.training.initialise import initialise
+from lapilli.training.instruct import InstructObjective, InstructOptions
+from lapilli.training.language import LanguageObjective, LanguageOptions
+from lapilli.training.loop import run, trained_weights
+from lapilli.training.material import (
+    CaptionLessons,
+    ConversationLessons,
+    Shuffled,
+    picture_questions,
+    spoken_texts,
+    whole_words,
+    written,
+)
 from lapilli.training.recipe import LoopOptions, TowerOptions
 from lapilli.training.synthetic import Art, caption, region_labels, regions, scene_at
 from lapilli.training.tower import DrawnBatches, Region, TowerObjective
 from lapilli.training.vocabulary import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID, SPECIAL_TOKENS, build_vocabulary
 
 VOCABULARY_SIZE = 3072
+
+# The conversation of LLaVA 1.5, in its own words: what a person says follows USER, an answer ends in </s>.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: {% elif message['role'] == 'assistant' %}ASSISTANT: {% endif %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %} {% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 
 VISION = VisionConfig(
     family="siglip",
@@ -41,9 +73,11 @@ VISION = VisionConfig(
 )
 TOWER = TowerOptions()
 TOWER_LOOP = LoopOptions(steps=4000, rate=1e-3, warmup=300, seed=1)
-LANGUAGE_LOOP = LoopOptions(steps=1500, rate=2e-3, warmup=100, seed=2)
+LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
+LANGUAGE = LanguageOptions(batch=32)
+ALIGN_BATCH, TUNE_BATCH = 32, 32
 ALIGN_LOOP = LoopOptions(steps=400, rate=2e-3, warmup=50, seed=3, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=4000, rate=1e-3, warmup=200, seed=4)
+TUNE_LOOP = LoopOptions(steps=3000, rate=1e-3, warmup=100, seed=4)
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
@@ -88,6 +122,11 @@ class Workshop:
     out: Path
     device: torch.device
 
+    @property
+    def config(self) -> LlavaConfig:
+        """The whole model: every feature of the tower's last block, a two-layer projector, the decoder."""
+        return llava_config(text_config(self.tokenizer.vocab_size, BOS_ID, EOS_ID), IMAGE_ID)
+
     @classmethod
     def open(cls, data: Path, out: Path, device: torch.device) -> Workshop:
         """Load the material; the vocabulary is made once and kept in `out/vocabulary`."""
@@ -110,6 +149,65 @@ def train_tower(shop: Workshop, *, minutes: float | None) -> int:
         VISION, shop.tokenizer, region_labels(), TOWER, DrawnBatches(draw, workers=TOWER.workers)
     )
     return run(objective, TOWER_LOOP, shop.out / "tower", minutes=minutes, device=shop.device)
+
+
+def train_language(shop: Workshop, *, minutes: float | None) -> int:
+    """The decoder's own stage: half English, half the language of answers; returns the step reached."""
+    talks = written(shop.art, seed=12, count=3000)
+    blocks = Blocks(
+        shop.tokenizer,
+        prose_ids(shop.tokenizer, prose(shop.data / "text")),
+        Shuffled(tuple(talks)),
+        length=128,
+        prose_share=0.4,
+        seed=13,
+    )
+    decoder = Decoder(shop.config.text)
+    initialise(decoder, LANGUAGE_LOOP.seed, layers=shop.config.text.num_layers)
+    objective = LanguageObjective(decoder, blocks, LANGUAGE)
+    return run(objective, LANGUAGE_LOOP, shop.out / "language", minutes=minutes, device=shop.device)
+
+
+def train_align(shop: Workshop, *, minutes: float | None) -> int:
+    """Stage one: the projector alone, from captions; returns the step reached."""
+    model = Llava(shop.config)
+    initialise(model, ALIGN_LOOP.seed, layers=shop.config.text.num_layers)
+    taught = trained_weights(shop.out / "tower")
+    assert model.vision is not None
+    model.vision.load_state_dict({name[7:]: value for name, value in taught.items() if name.startswith("vision.")})
+    model.language.load_state_dict(trained_weights(shop.out / "language"))
+    objective = InstructObjective(
+        model, shop.tokenizer, CaptionLessons(shop.art, seed=21), InstructOptions(batch=ALIGN_BATCH), train="projector"
+    )
+    return run(objective, ALIGN_LOOP, shop.out / "align", minutes=minutes, device=shop.device)
+
+
+def train_tune(shop: Workshop, *, minutes: float | None) -> int:
+    """Stage two: projector and decoder, from conversations; at its end the model is written to `out/model`."""
+    model = Llava(shop.config)
+    model.load_state_dict(trained_weights(shop.out / "align"))
+    questions = picture_questions(written(shop.art, seed=14, count=500))
+    objective = InstructObjective(
+        model,
+        shop.tokenizer,
+        ConversationLessons(shop.art, seed=22, questions=questions),
+        InstructOptions(batch=TUNE_BATCH),
+        train="projector+language",
+    )
+    step = run(objective, TUNE_LOOP, shop.out / "tune", minutes=minutes, device=shop.device)
+    write_model(shop, model)
+    return step
+
+
+def write_model(shop: Workshop, model: Llava) -> Path:
+    """The checkpoint folder of the model as it is, in bfloat16, at `out/model`."""
+    special = {"bos_token": SPECIAL_TOKENS[BOS_ID], "eos_token": SPECIAL_TOKENS[EOS_ID]}
+    processor = ImageProcessor.square(VISION.image_size, (0.5,) * 3, (0.5,) * 3, fit="pad")
+    prompts = PromptBuilder(shop.config, shop.tokenizer, processor, ChatTemplate.from_jinja(CHAT_TEMPLATE, special))
+    checkpoint = Checkpoint(shop.config, model.cpu(), prompts, GenerationDefaults(max_new_tokens=64))
+    folder = shop.out / "model"
+    save_folder(checkpoint, folder, dtype=torch.bfloat16)
+    return folder
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def _topics(scene: Scene) -> list[Topic]:
     topics: list[Topic] = [_ask_what, _ask_what, _ask_description, _ask_presence, _ask_count]
     kinds = {item.kind for item in scene.items}
     if "word" in kinds:
-        topics += [_ask_word] * 5
+        topics += [_ask_word] * 5 + [_ask_colour]
     if len(scene.items) >= 2:
         topics += [_ask_where, _ask_where_yes_no, _ask_neighbour, _ask_which_side] + [_ask_where] * (
             len(scene.items) == 2
@@ -229,7 +229,8 @@ def _ask_which_side(scene: Scene, rng: np.random.Generator) -> Turn | None:
 
 def _ask_colour(scene: Scene, rng: np.random.Generator) -> Turn | None:
     spelling = "colour" if rng.random() < 0.5 else "color"
-    kinds = ("shape", "word") if rng.random() < 0.2 else ("shape",)
+    only_words = all(item.kind != "shape" for item in scene.items)
+    kinds = ("shape", "word") if only_words or rng.random() < 0.2 else ("shape",)
     choices = [
         (item, name)
         for item in scene.items

@@ -133,7 +133,7 @@ class _Plan:
         rng, strong = self.rng, self.split == "train"
         sprites = [pick(rng, thing.sprites) for thing, _ in self.things]
         inks = [(sprite.tone, 50.0) for sprite in sprites]
-        inks += [(ink, 85.0) for _, _, ink, _ in self.shapes] + [(ink, 130.0) for _, _, ink, _, _ in self.words]
+        inks += [(ink, 95.0) for _, _, ink, _ in self.shapes] + [(ink, 130.0) for _, _, ink, _, _ in self.words]
         canvas = background(rng, inks, self.art.noise_HWC, 0.35 if strong else 0.5)
         items = []
         for (thing, (x, y, size)), sprite in zip(self.things, sprites, strict=True):

@@ -118,7 +118,7 @@ class TowerObjective:
         pictures_BD = F.normalize(self.trainer.picture_head(features_BND.mean(1)).float(), dim=-1)
         ids, mask = self._tokenize(captions)
         texts_BD = self.trainer.text(ids.to(features_BND.device), mask.to(features_BND.device))
-        scores_BB = pictures_BD @ texts_BD.T * self.trainer.picture_scale.exp() + self.trainer.picture_bias
+        scores_BB = _products(pictures_BD, texts_BD) * self.trainer.picture_scale.exp() + self.trainer.picture_bias
         # Two pictures may share a caption: that pair is right too.
         same = torch.tensor([[a == b for b in captions] for a in captions], device=scores_BB.device)
         return -F.logsigmoid(torch.where(same, scores_BB, -scores_BB)).sum() / len(captions)
@@ -133,7 +133,7 @@ class TowerObjective:
         regions_RD = self.trainer.region_head(torch.cat((pooled_RD, places_R8), dim=1))
         regions_RD = F.normalize(regions_RD.float(), dim=-1)
         names_UD = self.trainer.text(self.label_ids.to(device), self.label_mask.to(device))
-        scores_RU = regions_RD @ names_UD.T * self.trainer.region_scale.exp().clamp(max=100.0)
+        scores_RU = _products(regions_RD, names_UD) * self.trainer.region_scale.exp().clamp(max=100.0)
         target_R = torch.tensor([self.labels[region.label] for region in regions], device=device)
         loss = F.cross_entropy(scores_RU, target_R, label_smoothing=0.05)
         return loss, (scores_RU.argmax(-1) == target_R).float().mean()
@@ -187,9 +187,19 @@ def _unchanged(batch: Any) -> Any:
 def steps_ahead(make: Callable[[int], Any], first: int, workers: int) -> Iterator[Any]:
     """`make(first)`, `make(first + 1)`, …, computed ahead in this many processes (0: in this one)."""
     loader = DataLoader(
-        _Steps(make, first), batch_size=None, collate_fn=_unchanged, num_workers=workers, prefetch_factor=6 if workers else None
+        _Steps(make, first),
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=workers,
+        prefetch_factor=6 if workers else None,
     )
     return iter(loader)
+
+
+def _products(one_RD: Tensor, other_UD: Tensor) -> Tensor:
+    """Every vector with every other one (R, U), in float32: scores are told apart by small differences."""
+    with torch.autocast(one_RD.device.type, enabled=False):
+        return one_RD.float() @ other_UD.float().T
 
 
 def normalise_pixels(pixels_BHWC: Tensor) -> Tensor:
