@@ -72,12 +72,12 @@ VISION = VisionConfig(
     norm_eps=1e-6,
 )
 TOWER = TowerOptions()
-TOWER_LOOP = LoopOptions(steps=4000, rate=1e-3, warmup=300, seed=1)
+TOWER_LOOP = LoopOptions(steps=3000, rate=1e-3, warmup=300, seed=1)
 LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
-ALIGN_LOOP = LoopOptions(steps=400, rate=2e-3, warmup=50, seed=3, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=3000, rate=1e-3, warmup=100, seed=4)
+ALIGN_LOOP = LoopOptions(steps=200, rate=2e-3, warmup=50, seed=3, weight_decay=0.0)
+TUNE_LOOP = LoopOptions(steps=1800, rate=1e-3, warmup=100, seed=4)
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
