@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lapilli.errors import ImageError
-from lapilli.inputs.images import MAX_BYTES, open_image
+from lapilli.inputs.images import MAX_BYTES, open_cutout, open_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -180,6 +180,19 @@ def test_orientation_is_applied_once() -> None:
     exif[0x0112] = 6
     once = open_image(encode(noise(4, 9), "PNG", exif=exif.tobytes()))
     assert open_image(once).size == once.size == (4, 9)
+
+
+def test_a_cutout_keeps_its_transparency(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    cutout = noise(4, 9, channels=4)
+    cutout.save(tmp_path / "cutout.png", exif=exif.tobytes())
+    opened = open_cutout(tmp_path / "cutout.png")
+    assert (opened.mode, opened.size) == ("RGBA", (4, 9))
+    np.testing.assert_array_equal(np.asarray(opened), np.asarray(cutout.transpose(Image.Transpose.ROTATE_270)))
+    (tmp_path / "cutout.png").write_bytes(b"no")
+    with pytest.raises(ImageError, match="cutout.png"):
+        open_cutout(tmp_path / "cutout.png")
 
 
 def test_the_callers_image_is_left_alone() -> None:
@@ -459,3 +472,16 @@ def test_a_damaged_file_is_a_picture_or_a_refusal(data: bytes) -> None:
 @given(st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"GIF89a", b"RIFF\x20\0\0\0WEBP", b"BM"]), st.binary())
 def test_any_bytes_are_a_picture_or_a_refusal(start: bytes, rest: bytes) -> None:
     _picture_or_refusal(start + rest)
+
+
+def test_a_cutout_keeps_its_transparency(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    clear.putpixel((0, 0), (*RED, 51))
+    for name, picture in (("colour", clear), ("palette", clear.quantize(4))):
+        picture.save(tmp_path / f"{name}.png")
+        opened = open_cutout(tmp_path / f"{name}.png")
+        assert opened.mode == "RGBA"
+        assert [alpha for *_, alpha in np.asarray(opened)[0].tolist()] == [51, 0]
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"text\.png"):
+        open_cutout(tmp_path / "text.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -41,12 +42,24 @@ def open_image(source: bytes | str | os.PathLike[str] | Image.Image) -> Image.Im
     if isinstance(source, Image.Image):
         return _open_pillow(source)
     if isinstance(source, bytes):
-        return _decode(source)
-    data = _read_file(source)
+        return _decode(source, _flatten)
+    return _decode_file(source, _flatten)
+
+
+def open_cutout(path: str | os.PathLike[str]) -> Image.Image:
+    """Open a picture file and keep its transparency: RGBA, all else as `open_image` does it.
+
+    Raises ImageError as `open_image` does.
+    """
+    return _decode_file(path, lambda image: image.convert("RGBA"))
+
+
+def _decode_file(path: str | os.PathLike[str], plain: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    data = _read_file(path)
     try:
-        return _decode(data)
+        return _decode(data, plain)
     except ImageError as error:
-        raise ImageError(f"{_shown(source)}: {error}") from None
+        raise ImageError(f"{_shown(path)}: {error}") from None
 
 
 def _read_file(path: str | os.PathLike[str]) -> bytes:
@@ -77,7 +90,7 @@ def _too_long(size: int) -> str:
     return f"the picture takes {size} bytes, at most {MAX_BYTES} are read: make it smaller first"
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, plain: Callable[[Image.Image], Image.Image]) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise ImageError(_too_long(len(data)))
     container = read_container(data)
@@ -86,7 +99,7 @@ def _decode(data: bytes) -> Image.Image:
         with Image.open(BytesIO(container.body), formats=_FORMATS) as image:
             check_size(*image.size)
             image.load()
-            return _upright(_flatten(image), container.orientation)
+            return _upright(plain(image), container.orientation)
     except ImageError:
         raise
     except OSError as error:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from lapilli.errors import TrainingError
+from lapilli.inputs.images import open_cutout
 from lapilli.training.names import COLOURS, SHAPES, held_out, thing_names
 
 Floats = npt.NDArray[np.float32]
@@ -252,8 +253,7 @@ def _things(data: Path, styles: Sequence[str]) -> tuple[Thing, ...]:
             path = folder / style / f"{ids[name]}.png"
             if not path.is_file():
                 raise TrainingError(f"no picture of {name!r} in the style {style!r}: {data} lacks {style}/{path.name}")
-            with Image.open(path, formats=["PNG"]) as picture:
-                sprites.append(Sprite(_squared(picture.convert("RGBA")), style, index * 16 + number))
+            sprites.append(Sprite(_squared(open_cutout(path)), style, index * 16 + number))
         things.append(Thing(name, tuple(sprites)))
     return tuple(things)
 
