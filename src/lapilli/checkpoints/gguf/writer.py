@@ -132,7 +132,7 @@ def _array(values: list[Any] | tuple[Any, ...] | npt.NDArray[Any]) -> tuple[int,
         return code, len(values), values.astype(values.dtype.newbyteorder("<")).tobytes()
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     kinds = {type(value) for value in values}
-    if kinds == {str}:
+    if kinds <= {str}:  # nothing at all too: of lists, only merges may be empty, and those are strings
         return TEXT, len(values), b"".join(map(_text, values))
     if kinds == {bool}:
         return BOOL, len(values), bytes(values)
