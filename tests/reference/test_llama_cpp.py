@@ -131,3 +131,52 @@ def test_what_we_quantize_agrees_in_llama_cpp(type: str, tmp_path: Path) -> None
     ours = our_logits(load_checkpoint(tmp_path / "ours.gguf"), ids)
     print(f"{type}: least cosine {cosine(ours, theirs):.6f}")
     assert cosine(ours, theirs) >= 0.999
+
+
+def their_features(model: Path, mmproj: Path, pixels_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """What llama.cpp puts into the prompt for a picture of the tower's own size."""
+    from llama_cpp import mtmd_cpp as mtmd
+
+    height, width, _ = pixels_HWC.shape
+    with opened(model) as llama, contextlib.ExitStack() as stack:
+        options = mtmd.mtmd_context_params_default()
+        options.use_gpu, options.print_timings, options.n_threads, options.warmup = False, False, 1, False
+        options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context = mtmd.mtmd_init_from_file(str(mmproj).encode(), llama._model.model, options)
+        assert context is not None, "llama.cpp does not open the mmproj"
+        stack.callback(mtmd.mtmd_free, context)
+        data = (ctypes.c_uint8 * pixels_HWC.size)(*pixels_HWC.tobytes())
+        bitmap = mtmd.mtmd_bitmap_init(width, height, data)
+        stack.callback(mtmd.mtmd_bitmap_free, bitmap)
+        chunks = mtmd.mtmd_input_chunks_init()
+        stack.callback(mtmd.mtmd_input_chunks_free, chunks)
+        marker = mtmd.mtmd_default_marker()
+        asked = mtmd.mtmd_input_text(marker, len(marker), False, True)
+        pictures = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+        assert mtmd.mtmd_tokenize(context, chunks, ctypes.byref(asked), pictures, 1) == 0
+        kinds = [mtmd.mtmd_input_chunks_get(chunks, i) for i in range(mtmd.mtmd_input_chunks_size(chunks))]
+        shown = next(c for c in kinds if mtmd.mtmd_input_chunk_get_type(c) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE)
+        assert mtmd.mtmd_encode_chunk(context, shown) == 0
+        size = (mtmd.mtmd_input_chunk_get_n_tokens(shown), llama.n_embd())
+        return np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(context), size).copy()
+
+
+@pytest.mark.parametrize("layers", [-1, -2, [1, 3]])
+@pytest.mark.parametrize("tower", [{}, {"hidden_act": "quick_gelu"}, {"intermediate_size": 48}])
+def test_our_mmproj_gives_the_same_features_in_llama_cpp(layers: Any, tower: dict[str, Any], tmp_path: Path) -> None:
+    """With a SigLIP tower; llama.cpp misplaces CLIP's class token. Its GELU reads a table in half precision."""
+    config = tiny.llava_config(
+        tiny.vision_config("siglip", **tower), vision_feature_layer=layers, vision_feature_select_strategy="full"
+    )
+    checkpoint = load_checkpoint(tiny.save(tiny.random_model(config), tmp_path / "theirs"))
+    model, mmproj = tmp_path / "model.gguf", tmp_path / "mmproj.gguf"
+    save_gguf(checkpoint, model, mmproj, type="F32")
+    pixels_HWC = np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    theirs = their_features(model, mmproj, pixels_HWC)
+    pixels_TCHW = torch.from_numpy(pixels_HWC / np.float32(127.5) - 1).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        ours = checkpoint.model.encode_images([(pixels_TCHW, (28, 28))])[0].numpy()
+    print(f"layers {layers}, {tower}: max abs difference {np.abs(theirs - ours).max():.1e} of {np.abs(ours).max():.1f}")
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs - ours).max() <= 1e-2
+    assert cosine(ours, theirs) >= 0.9999
