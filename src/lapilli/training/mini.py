@@ -206,7 +206,7 @@ def write_model(shop: Workshop, model: Llava) -> Path:
     prompts = PromptBuilder(shop.config, shop.tokenizer, processor, ChatTemplate.from_jinja(CHAT_TEMPLATE, special))
     checkpoint = Checkpoint(shop.config, model.cpu(), prompts, GenerationDefaults(max_new_tokens=64))
     folder = shop.out / "model"
-    save_folder(checkpoint, folder, dtype=torch.bfloat16)
+    save_folder(checkpoint, folder, dtype=torch.bfloat16, replace=True)
     return folder
 
 
