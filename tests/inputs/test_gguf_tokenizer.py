@@ -321,9 +321,8 @@ def test_published_pre_tokenizers_leave_by_their_name(many_texts: list[str], nam
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_rule_goes_there_and_back(many_texts: list[str], tmp_path: Path, name: str) -> None:
-    library = trained(published("gpt-2"), many_texts)
-    tokenizer = Tokenizer.from_gguf(byte_level(library, name))
+def test_every_rule_goes_there_and_back(many_texts: list[str], good: Metadata, tmp_path: Path, name: str) -> None:
+    tokenizer = Tokenizer.from_gguf({**good, "tokenizer.ggml.pre": name})
     write_gguf(tmp_path / "vocabulary.gguf", tokenizer.to_gguf(), [])
     with read_gguf(tmp_path / "vocabulary.gguf") as file:
         again = Tokenizer.from_gguf(file.metadata)
@@ -339,18 +338,16 @@ def test_every_rule_goes_there_and_back(many_texts: list[str], tmp_path: Path, n
         assert again.encode(text) == saved.encode(text) == tokenizer.encode(text)
 
 
-def test_whole_words_skip_the_merges_where_llama_3_says_so(many_texts: list[str]) -> None:
-    library = trained(published("gpt-2"), many_texts)
-    metadata = byte_level(library, "llama-bpe")
-    metadata["tokenizer.ggml.tokens"].append("qxz")
-    metadata["tokenizer.ggml.token_type"].append(1)
-    whole = [len(metadata["tokenizer.ggml.tokens"]) - 1]
-    assert Tokenizer.from_gguf(metadata).encode("qxz") == whole
+def test_whole_words_skip_the_merges_where_llama_3_says_so(good: Metadata) -> None:
+    tokens, types = [*good["tokenizer.ggml.tokens"], "qxz"], [*good["tokenizer.ggml.token_type"], 1]
+    metadata = {**good, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+    whole = [len(tokens) - 1]
+    assert Tokenizer.from_gguf({**metadata, "tokenizer.ggml.pre": "llama-bpe"}).encode("qxz") == whole
     assert Tokenizer.from_gguf({**metadata, "tokenizer.ggml.pre": "dbrx"}).encode("qxz") != whole
 
 
-def test_rows_past_the_vocabulary_are_filled(many_texts: list[str]) -> None:
-    tokenizer = Tokenizer.from_gguf(byte_level(trained(published("gpt-2"), many_texts), "gpt-2"))
+def test_rows_past_the_vocabulary_are_filled(good: Metadata) -> None:
+    tokenizer = Tokenizer.from_gguf(good)
     size = tokenizer.vocab_size
     metadata: Metadata = tokenizer.to_gguf(rows=size + 3)
     assert metadata["tokenizer.ggml.tokens"][size:] == [f"[PAD{index}]" for index in range(size, size + 3)]

@@ -320,6 +320,9 @@ def test_tokens_beside_the_vocabulary_are_read(tmp_path: Path, byte_level: Libra
     assert tokenizer.special_tokens["<new>"] == tokenizer.pad_id == size
     assert tokenizer.encode("a plainword<new>", special=True)[-2:] == [size + 1, size]
     assert tokenizer.vocab_size == size + 2
+    tokenizer.save(tmp_path)
+    assert Tokenizer.from_folder(tmp_path).encode("a plainword<new>", special=True)[-2:] == [size + 1, size]
+    assert Library.from_file(str(tmp_path / "tokenizer.json")).token_to_id("plainword") == size + 1
 
 
 @pytest.mark.parametrize(
@@ -377,6 +380,24 @@ def test_transformers_opens_what_is_saved(tmp_path: Path, tokenizer: Tokenizer, 
         assert theirs.decode(tokenizer.encode(text)) == text
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 2, 0)
     assert (theirs.image_token, theirs.image_token_id) == ("<image>", 3)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_transformers_saves_is_read(
+    tmp_path: Path, with_blanks: Library, many_texts: list[str], legacy: bool
+) -> None:
+    from transformers import LlamaTokenizer
+
+    model = json.loads(with_blanks.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    theirs = LlamaTokenizer(vocab=model["vocab"], merges=merges, legacy=legacy, extra_special_tokens=["<image>"])
+    theirs.save_pretrained(tmp_path)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    for text in [*many_texts, "<s>a <image>\nthe dog</s>", "USER: <image>\nthe dog ASSISTANT:"]:
+        bos = [tokenizer.bos_id] if tokenizer.adds_bos else []
+        ids = tokenizer.encode(text, special=True)
+        assert theirs(text)["input_ids"] == bos + ids, text
+        assert theirs.decode(ids, skip_special_tokens=True) == tokenizer.decode(ids)
 
 
 def test_an_image_token_that_is_not_there_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:

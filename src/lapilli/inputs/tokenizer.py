@@ -84,6 +84,7 @@ class Tokenizer:
         kept = {text: index for text, index in vocab.items() if text not in self._marker_ids}
         kept |= {token.content: token.id for token in self._added.values() if not token.is_marker}
         self._hidden = {text: index for text, index in vocab.items() if text not in kept}
+        self._beside = kept.keys() - vocab.keys()
         self._engine = self._build(document, kept)
         self._engine_inside = self._build(document, kept, inside=True) if prepends_first(document) else self._engine
         self.vocab_size: int = max([*vocab.values(), *self._added], default=-1) + 1
@@ -305,7 +306,8 @@ class Tokenizer:
 
     def _document(self) -> dict[str, Any]:
         model = json.loads(self._engine.to_str())["model"]
-        model["vocab"] = dict(sorted((model["vocab"] | self._hidden).items(), key=lambda item: item[1]))
+        vocab = model["vocab"] | self._hidden
+        model["vocab"] = {text: vocab[text] for text in sorted(vocab.keys() - self._beside, key=vocab.__getitem__)}
         added = [dataclasses.asdict(token) for token in sorted(self._added.values(), key=lambda token: token.id)]
         parts = dict(self._parts, version="1.0", truncation=None, padding=None)
         bos_id = self.bos_id if self.adds_bos else None

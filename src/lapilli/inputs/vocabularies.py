@@ -261,11 +261,10 @@ def _merge_scores(
     scores_by_text: dict[str, float] = {}
     score, end = 0.0, -1
     for rank, product in enumerate(products):
-        if product not in scores_by_text:
-            # pieces whose merges are interleaved can only share a score
-            score -= 1.0 if rank > end else 0.0
-            scores_by_text[product] = score
-            end = max(end, last[product])
+        # pieces whose merges are interleaved can only share a score
+        score -= 1.0 if rank > end else 0.0
+        scores_by_text[product] = score
+        end = max(end, last[product])
     scores = np.array([scores_by_text.get(text, 0.0) for text in texts], dtype=np.float32)
     pieces = [Piece(text, kind, float(score)) for text, kind, score in zip(texts, types, scores, strict=True)]
     if {tuple(merge) for merge in _scored_merges(pieces)} != {tuple(merge) for merge in model["merges"]}:
