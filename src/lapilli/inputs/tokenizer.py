@@ -287,6 +287,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             "model_max_length": 10**30,
+            "padding_side": "left",  # answers go on from the right end of each prompt of a batch
         }
         names = {"bos": self._roles.bos, "eos": self._roles.eos, "pad": self._roles.pad, "unk": self._roles.unk}
         for name, index in names.items():

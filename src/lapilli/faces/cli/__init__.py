@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 app.command(name="run")(run.run)
 app.add_typer(train)
-app.command(name="eval")(evaluate)
+app.add_typer(evaluate)
 app.command(name="doctor")(doctor.doctor)
 
 

@@ -1,90 +1,69 @@
-"""`lapilli eval`: how well a model answers about pictures that training never shows."""
+"""`lapilli eval`: how well a model does, on material that it has not seen."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lapilli.errors import InputError
 from lapilli.faces.cli.terminal import printable
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from lapilli.engine.local import LocalModel
-    from lapilli.training.skills import Answer
-
-KNOWN = ("noto", "twemoji")
+evaluate = typer.Typer(name="eval", help="Measure a model.", rich_markup_mode=None)
 
 
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name (mini), a folder, or a .gguf file.")],
+@evaluate.callback(invoke_without_command=True)
+def _evaluate(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@evaluate.command()
+def mini(
+    model: Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a .gguf file.")] = "mini",
     data: Annotated[Path | None, typer.Option(help="The folder with emoji/ and text/; without it, no naming.")] = None,
-    unseen: Annotated[str | None, typer.Option(help="Score naming in this style of emoji/ too, and log it.")] = None,
-    log: Annotated[Path, typer.Option(help="Where each scoring of an unseen style leaves a line.")] = Path(
-        "runs/mini/unseen.jsonl"
-    ),
     each: Annotated[int, typer.Option(help="Questions of each skill.")] = 200,
     seed: Annotated[int, typer.Option(help="Another seed, other pictures.")] = 0,
     batch: Annotated[int, typer.Option(help="Questions asked together.")] = 32,
+    unseen: Annotated[bool, typer.Option("--unseen", help="Score naming in the unseen style instead, and log it.")] = (
+        False
+    ),
+    log: Annotated[Path, typer.Option(help="Where each scoring of the unseen style leaves a line.")] = Path(
+        "docs/unseen-style.jsonl"
+    ),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    misses: Annotated[int, typer.Option(help="Show so many wrong answers of each skill.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show a few wrong answers of each skill.")] = False,
 ) -> None:
-    """Score answers about pictures never seen.
+    """Exact match per skill: colour, shape, count, relation, naming, word.
 
-    Exact match per skill, on held-out drawings, compositions and fonts.
+    The pictures are drawn: compositions, words and typefaces that training never shows.
     """
-    for name, value in (("each", each), ("batch", batch)):
-        if value < 1:
-            raise InputError(f"--{name} is {value}, it must be at least 1")
-    if unseen is not None and (data is None or unseen in KNOWN):
-        raise InputError("--unseen needs --data, and a style that is not trained on")
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: there is no such folder")
+    if unseen and data is None:
+        raise InputError("--unseen needs --data, the folder with emoji/ and text/")
 
+    from lapilli.apps.evals.mini import ExamOptions, examine, examine_unseen
     from lapilli.engine.local import load
-    from lapilli.training.art import Art
-    from lapilli.training.material import examination
-    from lapilli.training.skills import record, score, table
 
-    loaded = load(model, device=device)
-    answer = answerer(loaded)
-    scores = score(answer, examination(Art.load(data, KNOWN), seed, each), batch=batch, show=misses)
-    if unseen is not None:
-        tasks = examination(Art.load(data, (unseen,)), seed, each, skills=("naming",))
-        strange = score(answer, tasks, batch=batch, show=misses)
-        record(strange, log, f"{model}: naming in {unseen}, {each} questions, seed {seed}")
-        scores += [dataclasses.replace(result, skill=f"naming in {unseen}") for result in strange]
+    options = ExamOptions(each=each, seed=seed, batch=batch, misses=5 if verbose else 0)
+    asked = load(model, device=device)
+    if unseen:
+        assert data is not None
+        results = examine_unseen(asked, data, log, options, name=model)
+    else:
+        results = examine(asked, data, options)
     if as_json:
-        print(json.dumps({x.skill: {"right": x.right, "asked": x.asked, "share": x.share} for x in scores}))
-        return
-    print(table(scores))
-    for result in scores:
-        for question, said, right in result.misses:
-            print(f"{result.skill}: {question}\n    said   {printable(said)}\n    right  {right}")
-
-
-def answerer(model: LocalModel) -> Answer:
-    """Greedy answers of the engine, a batch at once."""
-    from PIL import Image
-
-    from lapilli.engine.generation import write
-    from lapilli.engine.sampler import SamplingOptions
-    from lapilli.inputs.chat import conversation
-
-    options = SamplingOptions(max_tokens=64)
-
-    def answer(pictures: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
-        pairs = zip(pictures, questions, strict=True)
-        prompts = [model.prompts.chat(conversation(text, [Image.fromarray(pixels)])) for pixels, text in pairs]
-        said = [""] * len(prompts)
-        for events in write(model.model, model.tokenizer, prompts, [options] * len(prompts)):
-            for number, _, done in events:
-                said[number] = done.text.strip() if done else said[number]
-        return said
-
-    return answer
+        print(json.dumps({"model": model, "each": each, "seed": seed, "unseen": unseen, **results.to_dict()}))
+    else:
+        print(results.table())
+        for note in results.notes:
+            print("lapilli: note:", note, file=sys.stderr)
+    for score in results.scores if verbose else ():
+        for question, said, right in score.misses:
+            lines = (f"{score.skill}: {question}", f"    said   {said}", f"    right  {right}")
+            print(printable("\n".join(lines)), file=sys.stderr)

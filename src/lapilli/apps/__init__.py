@@ -1,0 +1,1 @@
+"""What models are used for; an app asks a model, whatever that model is."""

@@ -1,0 +1,1 @@
+"""Measuring models: each module is one examination."""
