@@ -182,17 +182,12 @@ def test_orientation_is_applied_once() -> None:
     assert open_image(once).size == once.size == (4, 9)
 
 
-def test_a_cutout_keeps_its_transparency(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    cutout = noise(4, 9, channels=4)
-    cutout.save(tmp_path / "cutout.png", exif=exif.tobytes())
-    opened = open_cutout(tmp_path / "cutout.png")
-    assert (opened.mode, opened.size) == ("RGBA", (4, 9))
-    np.testing.assert_array_equal(np.asarray(opened), np.asarray(cutout.transpose(Image.Transpose.ROTATE_270)))
-    (tmp_path / "cutout.png").write_bytes(b"no")
-    with pytest.raises(ImageError, match="cutout.png"):
-        open_cutout(tmp_path / "cutout.png")
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_pillow_may_use_one_decoder_alone(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, opened = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, formats: allowed.append(formats) or opened(file, formats=formats))
+    open_image(encode(noise(5, 5), format))
+    assert allowed == [(format,)]
 
 
 def test_the_callers_image_is_left_alone() -> None:

@@ -17,7 +17,6 @@ MAX_BYTES = 64 << 20
 BACKGROUND = (255, 255, 255)
 """The colour that shows through transparent pictures: white, as in the reference processors."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -96,7 +95,7 @@ def _decode(data: bytes, plain: Callable[[Image.Image], Image.Image]) -> Image.I
     container = read_container(data)
     try:
         # Never Pillow's own words below: they hold addresses and differ by version.
-        with Image.open(BytesIO(container.body), formats=_FORMATS) as image:
+        with Image.open(BytesIO(container.body), formats=(container.format,)) as image:
             check_size(*image.size)
             image.load()
             return _upright(plain(image), container.orientation)
