@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def open_gguf(path: Path, projector: Path | None = None) -> Source:
     text = read_decoder(file)
     tokenizer = Tokenizer.from_gguf(file.metadata)
     template = ChatTemplate.from_gguf(file.metadata) or _usual_template(file, tokenizer, text)
-    tensors = {name: _weight(tensor) for name, tensor in file.tensors.items() if name not in ROPE_TENSORS}
+    tensors = {name: _weight(file, tensor) for name, tensor in file.tensors.items() if name not in ROPE_TENSORS}
     config, processor = LlavaConfig(text=text, image_token_id=-1), None
     if projector is not None:
         eyes = read_gguf(projector)
@@ -64,25 +64,30 @@ def _tower_weights(file: GGUFFile, vision: VisionConfig) -> dict[str, Weight]:
             name = name.replace(".ffn_down.", ".ffn_up.")
         if name in ("mm.weight", "mm.bias"):
             name = name.replace("mm.", "mm.0.")
-        found[name] = _weight(tensor)
+        found[name] = _weight(file, tensor)
     # LLaVA takes its features before the last norm, so that files leave it out.
     found.setdefault("v.post_ln.weight", constant((vision.hidden_size,), 1.0))
     found.setdefault("v.post_ln.bias", constant((vision.hidden_size,), 0.0))
     return found
 
 
-def _weight(tensor: GGUFTensor) -> Weight:
+def _weight(file: GGUFFile, tensor: GGUFTensor) -> Weight:
     """The file's own memory where torch has the type, else dequantized to float32 when it is read."""
-    return Weight(tensor.shape, _DTYPES.get(tensor.type, torch.float32), _reader(tensor))
+    return Weight(
+        tensor.shape,
+        _DTYPES.get(tensor.type, torch.float32),
+        read=partial(_read, file, tensor),
+        release=partial(file.release, tensor),
+    )
 
 
-def _reader(tensor: GGUFTensor) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        if tensor.type in _DTYPES:
-            return torch.from_numpy(tensor.data.view(np.int16)).view(_DTYPES[tensor.type]).view(tensor.shape)
-        return torch.from_numpy(tensor.dequantize())
-
-    return read
+def _read(file: GGUFFile, tensor: GGUFTensor) -> Tensor:
+    if tensor.type in _DTYPES:
+        return torch.from_numpy(tensor.data.view(np.int16)).view(_DTYPES[tensor.type]).view(tensor.shape)
+    floats = torch.from_numpy(tensor.dequantize())
+    if tensor.type != TensorType.F32:
+        file.release(tensor)
+    return floats
 
 
 def _unpaired(name: str, weight: Weight, text: TextConfig) -> Weight:

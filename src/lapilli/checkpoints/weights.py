@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lapilli.checkpoints.names import Layout, is_unread, spelt_first, tensors_of
-from lapilli.checkpoints.safetensors import read_index
+from lapilli.checkpoints.safetensors import TensorHeader, check_header, read_index
 from lapilli.config import LlavaConfig
 from lapilli.errors import CheckpointError
 from lapilli.model.llava import Llava
@@ -22,21 +23,35 @@ Shape = tuple[int, ...]
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+def _keep() -> None:
+    """Nothing to give back."""
+
+
 @dataclass(frozen=True)
 class Weight:
-    """A tensor in a file: its shape and type are known, its numbers are read when they are asked for."""
+    """A tensor in a file: its shape and type are known, its numbers are read when they are asked for.
+
+    `release` gives the file's pages back once a copy was made of them; they would be read again.
+    """
 
     shape: Shape
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    release: Callable[[], None] = _keep
 
     def rows(self, start: int, end: int) -> Weight:
         """These rows of it."""
-        return Weight((end - start, *self.shape[1:]), self.dtype, lambda: self.read()[start:end])
+        return replace(self, shape=(end - start, *self.shape[1:]), read=lambda: self.read()[start:end])
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Weight:
-        """It after `change`, which keeps its shape and type."""
-        return Weight(self.shape, self.dtype, lambda: change(self.read()))
+        """It after `change`, which makes a new tensor of the same shape."""
+
+        def read() -> Tensor:
+            changed = change(self.read())
+            self.release()
+            return changed
+
+        return replace(self, read=read, release=_keep)
 
 
 def constant(shape: Shape, value: float) -> Weight:
@@ -50,30 +65,26 @@ def read_safetensors(folder: Path, stem: str = "model") -> dict[str, Weight]:
     Raises CheckpointError for files that are damaged or hold no floating-point numbers.
     """
     found: dict[str, Weight] = {}
-    files: dict[Path, safe_open] = {}
+    headers: dict[Path, dict[str, TensorHeader]] = {}
     for name, path in read_index(folder, stem).items():
-        try:
-            if path not in files:
-                files[path] = safe_open(path, framework="pt")
-            head = files[path].get_slice(name)  # type: ignore[no-untyped-call]
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path.name}: cannot be read: {str(error)[:200]}") from None
-        if head.get_dtype() not in _DTYPES:
-            if is_unread(spelt_first(name)):
-                continue
-            raise CheckpointError(
-                f"{path.name}: tensor {name} is of type {head.get_dtype()}, read are {', '.join(_DTYPES)}"
-            )
-        found[name] = Weight(tuple(head.get_shape()), _DTYPES[head.get_dtype()], _reader(files[path], name))
+        if path not in headers:
+            headers[path] = check_header(path)
+        head = headers[path][name]
+        if head.dtype in _DTYPES:
+            found[name] = Weight(head.shape, _DTYPES[head.dtype], partial(_read_mapped, path, name))
+        elif not is_unread(spelt_first(name)):
+            raise CheckpointError(f"{path.name}: tensor {name} is of type {head.dtype}, read are {', '.join(_DTYPES)}")
     return found
 
 
-def _reader(file: safe_open, name: str) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        tensor: Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
-        return tensor
-
-    return read
+def _read_mapped(path: Path, name: str) -> Tensor:
+    """A tensor that maps the file, and lets go of it when it is itself let go."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name}: cannot be read: {str(error)[:200]}") from None
+    return tensor
 
 
 def shapes_of(config: LlavaConfig) -> dict[str, Shape]:
@@ -136,9 +147,17 @@ def assemble(
     kind = dtype or stored_dtype(weights.values())
     with torch.device("meta"):
         model = Llava(config)
-    values = {name: weights[name].read().to(device, kind) for name, _ in model.named_parameters()}
+    values = {name: _ready(weights[name], device, kind) for name, _ in model.named_parameters()}
     model.load_state_dict(values, assign=True)
     return model.eval()
+
+
+def _ready(weight: Weight, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    value = weight.read()
+    ready = value.to(device, dtype)
+    if ready is not value:
+        weight.release()
+    return ready
 
 
 def _listed(what: str, names: list[str]) -> str:

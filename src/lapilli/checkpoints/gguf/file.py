@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 
+import numpy as np
+
 from lapilli.checkpoints.ggml import Bytes, Floats, TensorType, dequantize
 from lapilli.checkpoints.quoting import quoted
 from lapilli.errors import CheckpointError
@@ -57,6 +59,17 @@ class GGUFFile:
         self.tensors = {}
         with contextlib.suppress(BufferError):
             self._pages.close()
+
+    def release(self, tensor: GGUFTensor) -> None:
+        """Give the memory of a tensor's pages back, as after a copy was made; touched again, they are read again.
+
+        What was written to an array of it before is lost.
+        """
+        if not hasattr(mmap, "MADV_DONTNEED") or self._pages.closed:
+            return
+        first = tensor.data.ctypes.data - np.frombuffer(self._pages, np.uint8).ctypes.data
+        start = first // mmap.PAGESIZE * mmap.PAGESIZE
+        self._pages.madvise(mmap.MADV_DONTNEED, start, first + tensor.data.nbytes - start)
 
     def __repr__(self) -> str:
         return f"GGUFFile({self.name!r}, {len(self.metadata)} keys, {len(self.tensors)} tensors)"
