@@ -403,7 +403,7 @@ def test_a_changed_safetensors_is_refused_or_one_that_the_library_reads(valid_sa
     if error is None:
         shapes = {name: header.shape for name, header in check_header(path).items()}
         with safetensors.safe_open(path, "numpy") as file:
-            assert {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} == shapes  # noqa: SIM118
+            assert {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} == shapes
 
 
 # Folders.
