@@ -11,7 +11,6 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from lapilli.checkpoints.save import save_gguf
 from lapilli.engine.local import LocalModel
 from lapilli.training.art import Art
 from lapilli.training.synthetic import scene_at, skill_questions
+from lapilli.training.vocabulary import IMAGE_ID as IMAGE_ID
 
 LONGEST = 64
 GENERAL = ("What is in this picture?", "Describe the picture.", "Do you know who drew this painting?")
@@ -126,14 +126,14 @@ class Transformers:
     def _ask(self, asked: Sequence[Asked]) -> Iterator[Reply]:
         prompts, pictures = [x.prompt for x in asked], [x.picture for x in asked]
         inputs = self.processor(text=prompts, images=pictures, padding=True, return_tensors="pt")
-        output = self.model.generate(
-            **inputs, max_new_tokens=LONGEST, output_logits=True, return_dict_in_generate=True
-        )
+        output = self.model.generate(**inputs, max_new_tokens=LONGEST, output_logits=True, return_dict_in_generate=True)
         begun = inputs["input_ids"].shape[1]
         scores_BTV = torch.stack(output.logits, dim=1).float().numpy()
         end = self.model.generation_config.eos_token_id
         ends = end if isinstance(end, list) else [end]
-        for ids_T, mask_T, scores_TV in zip(output.sequences.tolist(), inputs["attention_mask"], scores_BTV, strict=True):
+        for ids_T, mask_T, scores_TV in zip(
+            output.sequences.tolist(), inputs["attention_mask"], scores_BTV, strict=True
+        ):
             said = ids_T[begun:]
             length = next((place + 1 for place, token in enumerate(said) if token in ends), len(said))
             prompt = ids_T[begun - int(mask_T.sum()) : begun]
@@ -145,7 +145,14 @@ class LlamaCpp:
 
     def __init__(self, folder: Path, work: Path) -> None:
         import llama_cpp
+        from llama_cpp import mtmd_cpp
         from llama_cpp.llama_chat_format import Llava15ChatHandler
+
+        self._quiet = llama_cpp.llama_log_callback(  # kept: C holds only its address
+            lambda level, text, data: None
+        )
+        mtmd_cpp.mtmd_log_set(self._quiet, None)
+        mtmd_cpp.mtmd_helper_log_set(self._quiet, None)
 
         class Handler(Llava15ChatHandler):  # type: ignore[misc]
             """The same, but with the blanks and line ends of the prompt that the model is trained on."""
@@ -161,7 +168,6 @@ class LlamaCpp:
 
         text, tower = work / "mini-f32.gguf", work / "mini-mmproj-f32.gguf"
         save_gguf(load_checkpoint(folder, dtype=torch.float32), text, tower, type="F32")
-        self._heard: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = []
         self._library = llama_cpp
         self._handler = Handler(str(tower), verbose=False)
         self.model = llama_cpp.Llama(

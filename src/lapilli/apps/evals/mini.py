@@ -62,7 +62,7 @@ class Results:
         return {"skills": skills, "notes": list(self.notes)}
 
 
-def examine(model: LocalModel, data: Path | None = None, options: ExamOptions = ExamOptions()) -> Results:  # noqa: B008
+def examine(model: LocalModel, data: Path | None = None, options: ExamOptions = ExamOptions()) -> Results:
     """Ask about drawings of the test split: held-out compositions, words and typefaces, things in known styles.
 
     `data` is the folder with emoji/ and text/. Without it the skills that need no picture of a thing are asked all the
@@ -77,7 +77,7 @@ def examine_unseen(
     model: LocalModel,
     data: Path,
     log: Path = UNSEEN_LOG,
-    options: ExamOptions = ExamOptions(),  # noqa: B008
+    options: ExamOptions = ExamOptions(),
     *,
     name: str = "mini",
     style: str = UNSEEN_STYLE,
@@ -116,4 +116,5 @@ def answerer(model: LocalModel, *, longest: int = 64) -> Answer:
 
 def _ask(model: LocalModel, art: Art, skills: Sequence[str], options: ExamOptions) -> list[Score]:
     tasks = examination(art, options.seed, options.each, skills=skills)
-    return score(answerer(model), tasks, batch=options.batch, show=options.misses)
+    scores = score(answerer(model), tasks, batch=options.batch, show=options.misses)
+    return sorted(scores, key=lambda result: SKILLS.index(result.skill))
