@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lapilli.errors import TrainingError
 from lapilli.ground.files import publish
+from lapilli.training.distributed import Ranks, join
 from lapilli.training.recipe import LoopOptions
 
 STATE_FILE = "state.safetensors"
@@ -67,7 +69,8 @@ def run(
     autocast: AbstractContextManager[Any] = (
         torch.autocast(torch.device(device).type, torch.bfloat16) if options.bf16 else nullcontext()
     )
-    with _Interrupt() as interrupt, _progress() as progress, (folder / METRICS_FILE).open("a") as metrics:
+    ranks = join()
+    with _Interrupt() as interrupt, _progress(ranks) as progress, _metrics(folder, ranks) as metrics:
         bar = progress.add_task(folder.name, total=options.steps, completed=step, loss="")
         first, logged = step, (step, time.monotonic())
         for batch in objective.batches(step):
@@ -82,6 +85,7 @@ def run(
                     f"is kept in {folder}"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
+            ranks.average(learning.values())
             norm = nn.utils.clip_grad_norm_(list(learning.values()), options.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -96,8 +100,8 @@ def run(
                 metrics.flush()
                 progress.update(bar, completed=step, loss=f"loss {line['loss']:.4f}")
             over = minutes is not None and time.monotonic() - started > minutes * 60
-            ends = over or interrupt.asked or step >= options.steps
-            if ends or time.monotonic() - saved > options.save_minutes * 60:
+            ends = ranks.agree(over or interrupt.asked) or step >= options.steps
+            if ranks.leads and (ends or time.monotonic() - saved > options.save_minutes * 60):
                 _save(folder, module, optimizer, learning, step)
                 saved = time.monotonic()
             if ends:
@@ -217,7 +221,11 @@ class _Interrupt:
         self.asked = True
 
 
-def _progress() -> Progress:
+def _metrics(folder: Path, ranks: Ranks) -> TextIO:
+    return (folder / METRICS_FILE if ranks.leads else Path(os.devnull)).open("a")
+
+
+def _progress(ranks: Ranks) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -225,4 +233,5 @@ def _progress() -> Progress:
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
         refresh_per_second=2,
+        disable=not ranks.leads,
     )

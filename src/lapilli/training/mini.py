@@ -27,7 +27,7 @@ from lapilli.inputs.tokenizer import Tokenizer
 from lapilli.model.language import Decoder
 from lapilli.model.llava import Llava
 from lapilli.training.corpus import Blocks, prose, prose_ids
-from lapilli.training.initialise import initialise
+from lapilli.training.initialise import initialise, place_positions, whiten_patches
 from lapilli.training.instruct import InstructObjective, InstructOptions
 from lapilli.training.language import LanguageObjective, LanguageOptions
 from lapilli.training.loop import run, trained_weights
@@ -42,10 +42,13 @@ from lapilli.training.material import (
 )
 from lapilli.training.recipe import LoopOptions, TowerOptions
 from lapilli.training.synthetic import Art, caption, region_labels, regions, scene_at
-from lapilli.training.tower import DrawnBatches, Region, TowerObjective
+from lapilli.training.tower import DrawnBatches, Region, TowerObjective, normalise_pixels
 from lapilli.training.vocabulary import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID, SPECIAL_TOKENS, build_vocabulary
 
 VOCABULARY_SIZE = 3072
+
+FAR_AWAY = 1 << 30
+"""A step that no run reaches: its pictures serve to start from."""
 
 # The conversation of LLaVA 1.5, in its own words: what a person says follows USER, an answer ends in </s>.
 CHAT_TEMPLATE = (
@@ -72,7 +75,7 @@ VISION = VisionConfig(
     norm_eps=1e-6,
 )
 TOWER = TowerOptions()
-TOWER_LOOP = LoopOptions(steps=3000, rate=1e-3, warmup=300, seed=1)
+TOWER_LOOP = LoopOptions(steps=4000, rate=8e-4, warmup=200, seed=1)
 LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
@@ -148,6 +151,9 @@ def train_tower(shop: Workshop, *, minutes: float | None) -> int:
     objective = TowerObjective(
         VISION, shop.tokenizer, region_labels(), TOWER, DrawnBatches(draw, workers=TOWER.workers)
     )
+    pixels_BHWC, _, _ = draw(FAR_AWAY, 384)
+    whiten_patches(objective.trainer.vision.patch, normalise_pixels(torch.from_numpy(pixels_BHWC)))
+    place_positions(objective.trainer.vision.position, VISION.grid)
     return run(objective, TOWER_LOOP, shop.out / "tower", minutes=minutes, device=shop.device)
 
 

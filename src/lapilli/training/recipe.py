@@ -30,9 +30,9 @@ class LoopOptions:
 class TowerOptions:
     """The contrastive stage: what is seen in a batch, and how its losses are weighed."""
 
-    batch: int = 64
+    batch: int = 32
     text_layers: int = 1
     region_weight: float = 1.0
-    caption_weight: float = 0.5
+    caption_weight: float = 0.25
     seed: int = 1
     workers: int = 1

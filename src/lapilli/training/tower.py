@@ -3,6 +3,7 @@
 Two contrastive losses share the tower. A picture is told from other captions by a sigmoid loss (SigLIP,
 arXiv 2303.15343). A region of it is told from other names by a softmax over names (as in RegionCLIP,
 arXiv 2112.09106): a drawn picture knows where everything stands, which teaches patches, not just pictures.
+A name is the sum of its words there, so that "red circle" learns from every red and from every circle.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from lapilli.config import VisionConfig
 from lapilli.inputs.tokenizer import Tokenizer
 from lapilli.model.vision import VisionBlock, VisionTower
+from lapilli.training.distributed import Ranks, join
 from lapilli.training.initialise import initialise
 from lapilli.training.recipe import TowerOptions
 
@@ -73,11 +75,14 @@ class TowerTrainer(nn.Module):
         self.vision = VisionTower(config)
         self.text = TextEncoder(vocab_size, config, options.text_layers)
         self.picture_head = nn.Linear(size, size)
-        self.region_head = nn.Sequential(nn.Linear(size + 8, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
+        self.region_head = nn.Sequential(
+            nn.Linear(size + 8, 2 * size), nn.GELU(), nn.Linear(2 * size, size), nn.LayerNorm(size)
+        )
+        self.words = nn.Embedding(vocab_size, size)
         initialise(self, options.seed, layers=config.num_layers)
+        nn.init.normal_(self.words.weight, std=size**-0.5)
         self.picture_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.picture_bias = nn.Parameter(torch.tensor(-6.0))
-        self.region_scale = nn.Parameter(torch.tensor(math.log(15.0)))
 
 
 class TowerObjective:
@@ -131,9 +136,8 @@ class TowerObjective:
         pooled_RD = torch.einsum("rn,rnd->rd", weights_RN.to(features_BND.dtype), features_BND[owner_R])
         places_R8 = torch.cat((boxes_R4, (boxes_R4 * self.config.grid) % 1.0), dim=1).to(pooled_RD.dtype)
         regions_RD = self.trainer.region_head(torch.cat((pooled_RD, places_R8), dim=1))
-        regions_RD = F.normalize(regions_RD.float(), dim=-1)
-        names_UD = self.trainer.text(self.label_ids.to(device), self.label_mask.to(device))
-        scores_RU = _products(regions_RD, names_UD) * self.trainer.region_scale.exp().clamp(max=100.0)
+        words_UTD = self.trainer.words(self.label_ids.to(device)) * self.label_mask.to(device)[..., None]
+        scores_RU = _products(regions_RD, words_UTD.sum(1))
         target_R = torch.tensor([self.labels[region.label] for region in regions], device=device)
         loss = F.cross_entropy(scores_RU, target_R, label_smoothing=0.05)
         return loss, (scores_RU.argmax(-1) == target_R).float().mean()
@@ -171,13 +175,14 @@ class DrawnBatches:
 class _Steps(IterableDataset[Any]):
     """Every worker makes each `count`-th step, so that together they give all of them in order."""
 
-    def __init__(self, make: Callable[[int], Any], first: int) -> None:
-        self.make, self.first = make, first
+    def __init__(self, make: Callable[[int], Any], first: int, ranks: Ranks) -> None:
+        self.make, self.first, self.ranks = make, first, ranks
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        yield from map(self.make, itertools.count(self.first + number, count))
+        for step in itertools.count(self.first + number, count):
+            yield self.make(self.ranks.share(step))
 
 
 def _unchanged(batch: Any) -> Any:
@@ -185,9 +190,12 @@ def _unchanged(batch: Any) -> Any:
 
 
 def steps_ahead(make: Callable[[int], Any], first: int, workers: int) -> Iterator[Any]:
-    """`make(first)`, `make(first + 1)`, …, computed ahead in this many processes (0: in this one)."""
+    """`make(first)`, `make(first + 1)`, …, computed ahead in this many processes (0: in this one).
+
+    Where torchrun started several processes, each makes its own share of every step.
+    """
     loader = DataLoader(
-        _Steps(make, first),
+        _Steps(make, first, join()),
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=workers,
