@@ -30,6 +30,8 @@ _IDLE_KEYS = {
     "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "lora_bias", "ensure_weight_tying",
 }  # fmt: skip
 _READ_KEYS = {"peft_type", "lora_alpha", "use_rslora", "alpha_pattern", "init_lora_weights"}
+# Names of what PEFT wraps a module in; they stand in the way of the module's own.
+_WRAPPERS = re.compile(r"(?<=\.)(modules_to_save|base_layer)\.")
 # Other ways to begin change the base model too, which the adapter's file then does not hold.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
@@ -87,7 +89,7 @@ def merge_adapter(source: Source, folder: Path) -> Source:
     merging = _Merging(source, Strength.from_dict(config), folder.name)
     parts: dict[str, dict[str, Weight]] = defaultdict(dict)
     for name, weight in read_safetensors(folder, "adapter_model").items():
-        plain = name.removeprefix("base_model.model.").replace("modules_to_save.", "")
+        plain = _WRAPPERS.sub("", name.removeprefix("base_model.model."))
         module, mark, kind = plain.partition(".lora_")
         if mark:
             parts[module][kind] = weight
