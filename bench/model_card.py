@@ -53,8 +53,8 @@ def facts(model: LocalModel) -> str:
         "vision": f"{vision.family} tower: {vision.num_layers} blocks, {vision.hidden_size} wide, {size} pixels in "
         f"patches of {vision.patch_size}, {tokens} tokens a picture",
         "projector": "two layers with a GELU between them",
-        "language": f"{text.family} decoder: {text.num_layers} blocks, {text.hidden_size} wide, {text.num_heads} heads, "
-        f"{text.vocab_size} tokens, context {text.max_positions}",
+        "language": f"{text.family} decoder: {text.num_layers} blocks, {text.hidden_size} wide, {text.num_heads} "
+        f"heads, {text.vocab_size} tokens, context {text.max_positions}",
     }
     rows = [[part, what[part], f"{count / 1e6:.2f} M"] for part, count in counts.items()]
     megabytes = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) / 1e6

@@ -28,9 +28,9 @@ import runtimes
 from runtimes import Asked, LlamaCpp, Reply, Transformers
 
 CALLS = (
-    "The calls of transformers are the article's, but for these: `processor(text=prompts, …)`, which newer processors want "
-    'by name; no `.to("cuda")` and no 4-bit, since all is float32 on a CPU; drawn pictures instead of addresses on the '
-    "web; the pipeline's task is now named `image-text-to-text`, and takes the prompt as `text=`."
+    "The calls of transformers are the article's, but for these: `processor(text=prompts, …)`, which newer processors "
+    'want by name; no `.to("cuda")` and no 4-bit, since all is float32 on a CPU; drawn pictures instead of addresses '
+    "on the web; the pipeline's task is now named `image-text-to-text`, and takes the prompt as `text=`."
 )
 
 
@@ -73,8 +73,8 @@ def report(model: LocalModel, theirs: Transformers, cpp: LlamaCpp, native: Seque
     )
     section.table(["runtime", "pictures", "same answers", "logits differ by at most"], rows)
     section.add(
-        f"In the {tokens} tokens said about pictures of the tower's own size, the chosen one leads the next by at least "
-        f"{lead:.3f}."
+        f"In the {tokens} tokens said about pictures of the tower's own size, the chosen one leads the next by at "
+        f"least {lead:.3f}."
     )
     if ties:
         section.add("Where answers part, how far apart the two choices are in each:")

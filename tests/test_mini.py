@@ -1,4 +1,4 @@
-"""What is promised of `mini`, the model in the package: its size, what opens it, what it says, and that it is honest."""
+"""What is promised of `mini`, the model in the package: its size, what opens it, what it says, its honesty."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_it_answers_about_drawings_it_has_not_seen(scores: dict[str, Score], ski
 def test_it_cannot_tell_who_drew_a_painting(mini: LocalModel) -> None:
     pictures = [painting(), *(item.picture for item in runtimes.drawn(7))]
     for picture in pictures:
-        assert names_nobody(mini.chat(PAINTER, images=[picture]).text)
+        assert names_nobody(mini.chat(PAINTER, images=[picture], max_tokens=64).text)
 
 
 @trained
@@ -148,7 +148,7 @@ def test_the_articles_calls(mini: LocalModel, reference: runtimes.Transformers, 
     older = lapilli.pipeline("image-to-text", model=mini)(
         one.picture, prompt=one.prompt, generate_kwargs={"max_new_tokens": 200}
     )
-    assert older[0]["generated_text"].split("ASSISTANT:")[-1] == answers[0]
+    assert older[0]["generated_text"] == theirs[0]["generated_text"].replace("<image>", " ")
 
 
 @trained
