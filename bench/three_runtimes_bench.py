@@ -53,7 +53,11 @@ def main() -> None:
 
 
 def report(model: LocalModel, theirs: Transformers, cpp: LlamaCpp, native: Sequence[Asked]) -> Section:
-    kinds = {"the tower's own": native, "other sizes": runtimes.resized(native)}
+    kinds = {
+        "the tower's own size": native,
+        "other squares": runtimes.resized(native, runtimes.SQUARES),
+        "not square": runtimes.resized(native, runtimes.OBLONGS),
+    }
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "llama-cpp-python")}
     section = Section("Agreement of three runtimes")
     rows, ties = [], []
@@ -64,7 +68,7 @@ def report(model: LocalModel, theirs: Transformers, cpp: LlamaCpp, native: Seque
             far = f"{runtimes.farthest(ours, other):.1e}"
             rows.append([f"{name} {versions[name]}", kind, f"{len(asked) - len(apart)} of {len(asked)}", far])
             ties += [[name, kind, *described(model, asked, ours, difference)] for difference in apart]
-        if kind == "the tower's own":
+        if asked is native:
             lead = runtimes.nearest_tie(ours)
             tokens = sum(len(reply.token_ids) for reply in ours)
     section.add(
@@ -80,8 +84,8 @@ def report(model: LocalModel, theirs: Transformers, cpp: LlamaCpp, native: Seque
         section.add("Where answers part, how far apart the two choices are in each:")
         section.table(["runtime", "pictures", "question", "lapilli says", "it says", "gap here", "gap there"], ties)
     section.add(
-        "Of pictures that are not square, llama.cpp fills the margins with another colour than the reference processor "
-        "does, and it scales in its own way: there the pixels differ, not the model."
+        "Of pictures that are not square, llama.cpp fills the margins with a colour of its own, whatever the processor's "
+        "mean is: there the pixels differ, not the model."
     )
     section.add(CALLS)
     return section

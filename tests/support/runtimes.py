@@ -73,9 +73,12 @@ def drawn(count: int, *, seed: int = 7, art: Art | None = None) -> list[Asked]:
     return asked
 
 
-def resized(asked: Sequence[Asked]) -> list[Asked]:
-    """The same at other sizes: larger, smaller, wide, tall, odd."""
-    sizes = [(256, 256), (97, 97), (200, 120), (90, 160), (131, 57), (64, 64)]
+SQUARES = ((256, 256), (97, 97), (64, 64), (300, 300))
+OBLONGS = ((200, 120), (90, 160), (131, 57), (64, 128))
+
+
+def resized(asked: Sequence[Asked], sizes: Sequence[tuple[int, int]] = (*SQUARES, *OBLONGS)) -> list[Asked]:
+    """The same at other sizes (width, height): larger, smaller, wide, tall, odd."""
     return [
         Asked(item.picture.resize(sizes[number % len(sizes)], Image.Resampling.BICUBIC), item.question)
         for number, item in enumerate(asked)
