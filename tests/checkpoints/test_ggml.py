@@ -35,6 +35,7 @@ def drawn_weights(rng):
     rows[9] = np.round(rows[9] * 100) / 2  # halves: which way they round
     rows[10] = np.linspace(-1, 1, 512, dtype=np.float32)
     rows[11] = -0.0
+    rows[12] = (np.arange(512, dtype=np.uint32) << 16 | 0x3F808000).view(np.float32)  # halfway between two of BF16
     return rows
 
 

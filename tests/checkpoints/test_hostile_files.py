@@ -24,12 +24,12 @@ U32, F32, BOOL, TEXT, ARRAY = 4, 6, 7, 8, 9
 
 
 def refuse(read, message, *, seconds=0.1, memory=16 * MIB):
-    """Refused in one line that says `message`, in that time (the best of three) and with that much memory."""
+    """Refused in one line that says `message`, in so much of the processor's time (best of three) and memory."""
     taken = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.thread_time()
         found = refusal(read)
-        taken.append(time.perf_counter() - started)
+        taken.append(time.thread_time() - started)
     assert found is not None
     assert re.search(message, found)
     assert found.isprintable()
@@ -231,7 +231,7 @@ def read_all(path):
             assert tensor.dequantize().shape == tensor.shape
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_changed_gguf_is_read_or_refused(valid_gguf, tmp_path_factory, data):
     raw = bytearray(valid_gguf)
@@ -299,6 +299,7 @@ HOSTILE_SAFETENSORS = {
     "escaped twice": (safetensors_bytes(f'{{"w":{GOOD},"\\u0077":{GOOD}}}'.encode(), bytes(16)), "'w' is there twice"),
     "field twice": (one(GOOD[:-1] + ',"shape":[4]}'), "'shape' is there twice"),
     "metadata twice": (safetensors_bytes(b'{"__metadata__":{},"__metadata__":{}}'), "there twice"),
+    "metadata key twice": (safetensors_bytes(b'{"__metadata__":{"a":"1","a":"2"}}'), "'a' twice"),
     "metadata not text": (safetensors_bytes(b'{"__metadata__":{"a":1}}'), "must have a string"),
     "metadata a list": (safetensors_bytes(b'{"__metadata__":[]}'), "must have '{'"),
     "no field": (one('{"dtype":"F32","shape":[4]}'), "must have dtype, shape, data_offsets"),
@@ -358,10 +359,19 @@ def test_100_000_tensors_are_refused_before_they_are_parsed(tmp_path):
     refuse(lambda: check_header(path), "has 100000 tensors", seconds=0.2, memory=128 * MIB)
 
 
-@pytest.mark.parametrize("filler", [b"[],", b"1,", b'"ab",', b" ", b"{", b'"'])
-def test_a_long_header_costs_little_more_than_its_length(tmp_path, filler):
+@pytest.mark.parametrize(
+    ("start", "filler"),
+    [
+        (b'{"w":[', b"[],"),
+        (b'{"w":{"shape":[', b"[],"),
+        (b'{"w":{"shape":[', b"1,"),
+        (b'{"w":', b"{"),
+        (b'{"w":', b" "),
+    ],
+)
+def test_a_long_header_costs_little_more_than_its_length(tmp_path, start, filler):
     path = tmp_path / "hostile.safetensors"
-    path.write_bytes(safetensors_bytes(b'{"w":[' + filler * (20_000_000 // len(filler))))
+    path.write_bytes(safetensors_bytes(start + filler * (20_000_000 // len(filler)) + b"]}}"))
     refuse(lambda: check_header(path), "not described as the format asks", seconds=0.2, memory=128 * MIB)
 
 
@@ -383,7 +393,7 @@ def valid_safetensors():
     return safetensors.numpy.save(tensors, metadata={"format": "pt"})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_changed_safetensors_is_refused_or_one_that_the_library_reads(valid_safetensors, tmp_path_factory, data):
     raw = bytearray(valid_safetensors)
