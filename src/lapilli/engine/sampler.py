@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lapilli.errors import InputError
 
-
 COLD = 1e-5
 """Below this temperature nothing but the likeliest token has a chance."""
 

@@ -81,8 +81,8 @@ def run(
             loss = losses["loss"]
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
-                    f"the loss is {float(loss)} at step {step}: lower the rate ({options.rate}); the last good state "
-                    f"is kept in {folder}"
+                    f"the loss is {loss.item()} at step {step}: lower the rate ({options.rate}); "
+                    f"the last good state is kept in {folder}"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
             ranks.average(learning.values())
