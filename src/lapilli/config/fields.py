@@ -1,0 +1,80 @@
+"""Reading fields of a stranger's configuration: the right type, in range, named where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from lapilli.errors import CheckpointError
+
+Json = Mapping[str, Any]
+
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu", "identity"]
+_ACTIVATIONS: dict[str, Activation] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+    "linear": "identity",
+}
+ACTIVATION_NAMES: dict[Activation, str] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "silu": "silu",
+    "identity": "linear",
+}
+
+
+def activation(values: Json, where: str, key: str = "hidden_act", default: str | None = None) -> Activation:
+    name = values.get(key, default)
+    if name not in _ACTIVATIONS:
+        raise CheckpointError(f"{where}: {key} {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+_MISSING = object()
+
+
+def integer(values: Json, key: str, where: str, default: Any = _MISSING) -> int:
+    value = values.get(key)
+    if value is None:
+        value = default
+    if value is _MISSING:
+        raise CheckpointError(f"{where}: {key} is missing")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise CheckpointError(f"{where}: {key} must be a whole number, it is {value!r}")
+    return value
+
+
+def number(values: Json, key: str, where: str, default: Any = _MISSING) -> float:
+    value = values.get(key)
+    if value is None:
+        value = default
+    if value is _MISSING:
+        raise CheckpointError(f"{where}: {key} is missing")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise CheckpointError(f"{where}: {key} must be a finite number, it is {value!r}")
+    return float(value)
+
+
+# Far above any real model, far below what would overflow a product of two sizes.
+_LARGEST = 1 << 24
+
+
+def require_positive(config: Any, where: str, skip: tuple[str, ...] = ()) -> None:
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, bool) or not isinstance(value, int) or item.name in skip:
+            continue
+        if not 1 <= value <= _LARGEST:
+            raise CheckpointError(f"{where}: {item.name} is {value}, it must be between 1 and {_LARGEST}")
+
+
+def require_divisible(where: str, name: str, value: int, by_name: str, by: int) -> None:
+    if value % by:
+        raise CheckpointError(f"{where}: {name} {value} is not divisible by {by_name} {by}")
