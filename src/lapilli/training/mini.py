@@ -79,8 +79,8 @@ TOWER_LOOP = LoopOptions(steps=2800, rate=8e-4, warmup=200, seed=1)
 LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
-ALIGN_LOOP = LoopOptions(steps=80, rate=2e-3, warmup=20, seed=3, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=600, rate=1.5e-3, warmup=50, seed=4)
+ALIGN_LOOP = LoopOptions(steps=70, rate=2e-3, warmup=20, seed=3, weight_decay=0.0)
+TUNE_LOOP = LoopOptions(steps=600, rate=1e-3, warmup=40, seed=4)
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
