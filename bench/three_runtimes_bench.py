@@ -84,8 +84,8 @@ def report(model: LocalModel, theirs: Transformers, cpp: LlamaCpp, native: Seque
         section.add("Where answers part, how far apart the two choices are in each:")
         section.table(["runtime", "pictures", "question", "lapilli says", "it says", "gap here", "gap there"], ties)
     section.add(
-        "Of pictures that are not square, llama.cpp fills the margins with a colour of its own, whatever the processor's "
-        "mean is: there the pixels differ, not the model."
+        "Of pictures that are not square, llama.cpp fills the margins with a colour of its own, whatever the "
+        "processor's mean is: there the pixels differ, not the model."
     )
     section.add(CALLS)
     return section
