@@ -188,14 +188,15 @@ def test_no_prompt_at_a_terminal_asks_for_one(
 
 def test_options_reach_the_model(parrot: Parrot) -> None:
     given = "--temperature 0.5 --top-k 7 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.1 --seed 3 --max-tokens 5"
-    more = ["--stop", "END", "--stop", "\n", "--system", "Be brief.", "--quantize", "q8", "--device", "cpu"]
+    more = ["--stop", "END", "--stop", "\n", "--system", "Be brief.", "--dtype", "bfloat16", "--device", "cpu"]
     assert main(["run", "mini", "Hi", *given.split(), *more]) == 0
     options = parrot.options
     assert (options.temperature, options.top_k, options.top_p, options.min_p) == (0.5, 7, 0.9, 0.1)
     assert (options.repeat_penalty, options.seed, options.max_tokens) == (1.1, 3, 5)
     assert tuple(options.stop) == ("END", "\n")
     assert parrot.system == "Be brief."
-    assert parrot.loaded[:3] == ("mini", "q8", "cpu")
+    name, how = parrot.loaded
+    assert (name, how["device"], how["dtype"]) == ("mini", "cpu", "bfloat16")
 
 
 # --- what is printed ---

@@ -40,8 +40,8 @@ def run(
         list[str] | None, typer.Option(metavar="<str>", help="End before this text; may be given again.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
-    quantize: Annotated[str | None, typer.Option(help="Quantize the weights while loading.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32 (default on a CPU), bfloat16 or float16.")] = None,
     projector: Annotated[Path | None, typer.Option(help="The mmproj file of a .gguf model.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A folder with a LoRA adapter in PEFT's layout.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -64,7 +64,7 @@ def run(
         max_tokens=max_tokens, stop=stop,
     )  # fmt: skip
     started = time.perf_counter()
-    loaded = _load(model, quantize, device, projector, adapter)
+    loaded = _load(model, device, dtype, projector, adapter)
     load_seconds = time.perf_counter() - started
     if question.prompt is None:
         return  # nothing to ask: the model is there and opens, which is all there was to see
@@ -75,10 +75,10 @@ def run(
         _account(answer, load_seconds)
 
 
-def _load(model: str, quantize: str | None, device: str, projector: Path | None, adapter: Path | None) -> LocalModel:
+def _load(model: str, device: str, dtype: str | None, projector: Path | None, adapter: Path | None) -> LocalModel:
     from lapilli.engine.local import load
 
-    return load(model, quantize, device, projector=projector, adapter=adapter)
+    return load(model, device=device, dtype=dtype, projector=projector, adapter=adapter)
 
 
 def _options(**given: Any) -> SamplingOptions:
