@@ -24,6 +24,7 @@ METADATA = {
     "tokenizer.ggml.scores": [0.0, -1.5, -2.0, 3.25],
     "tokenizer.ggml.token_type": [3, 1, -1, 6],
     "some.flags": [True, False],
+    "some.layers": [1, 2],
     "some.empty": [],
     "some.wide": 1 << 63,
     "some.negative": -5,
@@ -71,6 +72,7 @@ def test_the_reference_reads_what_we_write(path):
     assert kinds["llama.block_count"] == ["UINT32"]  # llama.cpp takes no other type for it
     assert kinds["llama.rope.freq_base"] == ["FLOAT32"]
     assert kinds["tokenizer.ggml.token_type"] == ["ARRAY", "INT32"]
+    assert kinds["some.layers"] == ["ARRAY", "INT32"]
     assert kinds["some.byte"] == ["UINT8"]
     assert [tensor.name for tensor in reference.tensors] == [source.name for source in drawn_tensors()]
     for tensor, source in zip(reference.tensors, drawn_tensors(), strict=True):
