@@ -482,7 +482,8 @@ def kilobytes(name):
 
 path, small, dtype = sys.argv[1:]
 load_checkpoint(small)
-before = kilobytes("VmRSS")
+# The peak so far, not what is used now: a kernel short of memory may have taken pages of libraries back.
+before = kilobytes("VmHWM")
 model = load_checkpoint(path, dtype=getattr(torch, dtype, None)).model
 total = sum(float(value.detach().sum()) for value in model.parameters())
 weights = sum(value.nbytes for value in model.parameters()) / 1024

@@ -20,6 +20,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextForConditionalGeneration,
 )
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from lapilli.checkpoints.generation import GenerationDefaults
 from lapilli.checkpoints.gguf import read_gguf
@@ -249,17 +250,34 @@ def test_a_vocabulary_without_a_word_for_pictures_gets_one(tokens: tuple[str, ..
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_built_in_format_leaves_as_a_template(name: str) -> None:
     form = ChatTemplate.built_in(name)
-    jinja = ChatTemplate.from_jinja(jinja_source(form))
     asked = conversation("What is {{ this }}?\n", [picture(3, 3), picture(4, 4)])
     answered = [*asked, Message("assistant", (TextPart("A cat."),)), *conversation("Sure?", [])]
     for messages in (asked, answered, [Message("system", (TextPart("Be brief."),)), *answered]):
         for cue in (True, False):
-            written = jinja.render(messages, add_generation_prompt=cue)
-            assert spoken(written) == spoken(form.render(messages, add_generation_prompt=cue))
+            [written], _ = render_jinja_template(
+                conversations=[[as_transformers_has_it(message) for message in messages]],
+                chat_template=jinja_source(form),
+                add_generation_prompt=cue,
+            )
+            segments = form.render(messages, add_generation_prompt=cue)
+            assert written == "".join(getattr(segment, "text", "<image>") for segment in segments)
 
 
-def spoken(segments: Any) -> str:
-    return "".join(getattr(segment, "text", "<image>") for segment in segments)
+def as_transformers_has_it(message: Message) -> dict[str, Any]:
+    parts = [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
+        for part in message.parts
+    ]
+    alone = len(parts) == 1 and "text" in parts[0]
+    return {"role": message.role, "content": parts[0]["text"] if alone else parts}
+
+
+def test_a_saved_format_is_read_again(tmp_path: Path) -> None:
+    checkpoint = load_tiny("clip", tmp_path / "theirs")
+    save_folder(checkpoint, tmp_path / "ours")
+    asked = conversation("What is this?", [picture(28, 28)])
+    expected = checkpoint.prompts.chat(asked).token_ids
+    assert load_checkpoint(tmp_path / "ours").prompts.chat(asked).token_ids == expected
 
 
 def test_what_llama_cpp_would_compute_otherwise_is_refused(tmp_path: Path) -> None:
