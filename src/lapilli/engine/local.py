@@ -127,12 +127,14 @@ def load(
     dtype: str | torch.dtype | None = None,
     projector: str | Path | None = None,
     adapter: str | Path | None = None,
+    vision_tower: str | Path | None = None,
 ) -> LocalModel:
     """Load a model by name ("mini"), from a checkpoint folder, or from a GGUF file.
 
     `device="auto"` takes a GPU where there is one. `dtype` is float32 on a CPU unless named (weights are stored
     as they are on a GPU). `projector` is the mmproj file of a GGUF model, found by itself when it lies beside it;
-    `adapter` is a LoRA folder in PEFT's layout. Raises ModelNotFoundError, CheckpointError or InputError.
+    `adapter` is a LoRA folder in PEFT's layout; `vision_tower` is the CLIP folder that an original LLaVA names,
+    found by itself when it lies in or beside the model's. Raises ModelNotFoundError, CheckpointError or InputError.
     """
     if quantize is not None:
         raise InputError(f"quantize={quantize!r} is not offered yet: load a quantized GGUF file instead")
@@ -143,8 +145,9 @@ def load(
             reference.path,
             dtype=_dtype(dtype, chosen),
             device=chosen,
-            projector=Path(projector) if projector else reference.projector,
-            adapter=Path(adapter) if adapter else None,
+            projector=projector or reference.projector,
+            adapter=adapter,
+            vision_tower=vision_tower,
         )
     )
 
