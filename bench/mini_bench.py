@@ -27,7 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "suppo
 import runtimes
 from runtimes import Asked, Transformers
 
-START_OURS = "import sys; from lapilli.faces.cli import main; raise SystemExit(main(['run', *sys.argv[1:4], '--max-tokens', '64']))"
+START_OURS = """
+import sys
+from lapilli.faces.cli import main
+raise SystemExit(main(["run", *sys.argv[1:4], "--max-tokens", "64"]))
+"""
 START_THEIRS = """
 import sys
 from PIL import Image
