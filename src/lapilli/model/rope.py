@@ -42,8 +42,9 @@ def frequencies(config: TextConfig, length: int) -> Tensor:
     rope, dim = config.rope, config.rotary_dim
     exponents = torch.arange(0, dim, 2, dtype=torch.int64).float() / dim
     if rope.kind == "dynamic":
-        grown = max(length, config.max_positions) / config.max_positions
-        theta = rope.theta * (rope.factor * grown - (rope.factor - 1)) ** (dim / (dim - 2))
+        # In float32, as the reference has it: at positions of thousands, the last bit of a frequency is seen.
+        grown = rope.factor * torch.tensor(max(length, config.max_positions)) / config.max_positions
+        theta = rope.theta * (grown - (rope.factor - 1)) ** (dim / (dim - 2))
         return torch.as_tensor(1.0 / theta**exponents)
     if rope.kind == "longrope":
         original = rope.original_max_positions or config.max_positions
