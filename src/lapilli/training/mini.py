@@ -27,6 +27,7 @@ from lapilli.inputs.tokenizer import Tokenizer
 from lapilli.model.language import Decoder
 from lapilli.model.llava import Llava
 from lapilli.training.corpus import Blocks, prose, prose_ids
+from lapilli.training.distributed import join
 from lapilli.training.initialise import initialise, place_positions, whiten_patches
 from lapilli.training.instruct import InstructObjective, InstructOptions
 from lapilli.training.language import LanguageObjective, LanguageOptions
@@ -80,7 +81,7 @@ LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
 ALIGN_LOOP = LoopOptions(steps=70, rate=2e-3, warmup=20, seed=3, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=600, rate=1e-3, warmup=40, seed=4)
+TUNE_LOOP = LoopOptions(steps=440, rate=1.2e-3, warmup=40, seed=4)
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
@@ -201,7 +202,8 @@ def train_tune(shop: Workshop, *, minutes: float | None) -> int:
         train="projector+language",
     )
     step = run(objective, TUNE_LOOP, shop.out / "tune", minutes=minutes, device=shop.device)
-    write_model(shop, model)
+    if join().leads:
+        write_model(shop, model)
     return step
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -185,6 +186,12 @@ class _Steps(IterableDataset[Any]):
             yield self.make(self.ranks.share(step))
 
 
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal: a worker that died of it would keep its parent from saving."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _unchanged(batch: Any) -> Any:
     return batch
 
@@ -200,6 +207,7 @@ def steps_ahead(make: Callable[[int], Any], first: int, workers: int) -> Iterato
         collate_fn=_unchanged,
         num_workers=workers,
         prefetch_factor=6 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     return iter(loader)
 
