@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from lapilli import InputError, PromptError
+from lapilli.checkpoints.generation import GenerationDefaults
 from lapilli.engine.local import LocalModel
 from lapilli.engine.pipeline import pipeline
 from lapilli.engine.sampler import SamplingOptions
@@ -89,6 +92,12 @@ def test_limits_end_the_answer(tiny: LocalModel) -> None:
     assert tiny.chat("a cat", max_tokens=0).text == ""
     full = tiny.chat("a cat")
     assert full.finish_reason == "stop" or full.prompt_tokens + full.completion_tokens == 96
+
+
+def test_an_answer_nobody_limited_ends_where_the_checkpoint_says(tiny: LocalModel) -> None:
+    brief = LocalModel(dataclasses.replace(tiny.checkpoint, generation=GenerationDefaults(max_new_tokens=5)))
+    assert brief.chat("a cat").token_ids == tiny.chat("a cat", max_tokens=5).token_ids
+    assert brief.chat("a cat", max_tokens=9).token_ids == tiny.chat("a cat", max_tokens=9).token_ids
 
 
 def test_a_prompt_past_the_context_is_refused_with_both_counts(tiny: LocalModel) -> None:

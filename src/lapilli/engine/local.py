@@ -70,7 +70,7 @@ class LocalModel:
         if system:
             messages = [Message("system", (TextPart(system),)), *messages]
         prompt = self.prompts.chat(messages)
-        for events in self._write([prompt], [_options(options, sampling)]):
+        for events in self._write([prompt], self._options(options, sampling)):
             for _, text, answer in events:
                 yield Chunk(text=text, answer=answer)
 
@@ -92,16 +92,20 @@ class LocalModel:
             raise PromptError("no prompt was given: give at least one")
         shares = self._share(texts, images)
         built = [self.prompts.raw(text, share) for text, share in zip(texts, shares, strict=True)]
-        chosen = _options(options, sampling)
         answers: dict[int, Answer] = {}
-        for events in self._write(built, [chosen] * len(built)):
+        for events in self._write(built, self._options(options, sampling)):
             answers.update({number: answer for number, _, answer in events if answer is not None})
         return [answers[number] for number in range(len(built))]
 
-    def _write(
-        self, prompts: list[Prompt], options: list[SamplingOptions]
-    ) -> Iterator[list[tuple[int, str, Answer | None]]]:
-        return write(self.model, self.tokenizer, prompts, options)
+    def _write(self, prompts: list[Prompt], options: SamplingOptions) -> Iterator[list[tuple[int, str, Answer | None]]]:
+        return write(self.model, self.tokenizer, prompts, [options] * len(prompts))
+
+    def _options(self, options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
+        """What was asked for; an answer that nobody limited is limited as its checkpoint recommends."""
+        chosen = _merged(options, sampling)
+        if chosen.max_tokens is not None:
+            return chosen
+        return dataclasses.replace(chosen, max_tokens=self.checkpoint.generation.max_new_tokens)
 
     def _share(self, texts: list[str], images: Sequence[Any]) -> list[list[Any]]:
         """Which pictures belong to which prompt."""
@@ -152,7 +156,7 @@ def load(
     )
 
 
-def _options(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
+def _merged(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
     unknown = sampling.keys() - {item.name for item in dataclasses.fields(SamplingOptions)}
     if unknown:
         known = ", ".join(item.name for item in dataclasses.fields(SamplingOptions))
