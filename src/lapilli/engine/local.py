@@ -70,9 +70,13 @@ class LocalModel:
         if system:
             messages = [Message("system", (TextPart(system),)), *messages]
         prompt = self.prompts.chat(messages)
+        begun = False
         for events in self._write([prompt], self._options(options, sampling)):
             for _, text, answer in events:
-                yield Chunk(text=text, answer=answer)
+                # The blank between the cue and the first word belongs to the format, not to the answer.
+                text = text if begun else text.lstrip()
+                begun = begun or bool(text)
+                yield Chunk(text=text, answer=answer and dataclasses.replace(answer, text=answer.text.lstrip()))
 
     def generate(
         self,
