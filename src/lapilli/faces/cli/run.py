@@ -35,7 +35,7 @@ def run(
     min_p: Annotated[float | None, typer.Option(help="Leave out what is less likely than p times the best.")] = None,
     repeat_penalty: Annotated[float | None, typer.Option(help="Above 1, say again less.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draw the same answer again.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest answer; by default what the model recommends.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The longest answer; the model's own by default.")] = None,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="<str>", help="End before this text; may be given again.")
     ] = None,
