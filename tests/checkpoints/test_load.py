@@ -225,6 +225,22 @@ def test_files_that_do_not_fit_are_named(
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 1 << 24}, "16777216 layers are described, the files hold 21 tensors"),
+        ({"head_dim": 1 << 24, "num_attention_heads": 1 << 24, "hidden_size": 1 << 24}, "beyond any memory"),
+        ({"vocab_size": 1 << 24}, r"has shape \(264, 64\), must have \(16777216, 64\)"),
+    ],
+)
+def test_sizes_that_no_file_holds_cost_nothing(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    tiny.save(tiny.random_model(tiny.text_config("llama")), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path)
+
+
 def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither a GGUF file nor a folder with a config.json"):
         load_checkpoint(tmp_path)
@@ -510,6 +526,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = replace(small, config=config, model=model)
     save_folder(checkpoint, folder / "float32")
     save_folder(checkpoint, folder / "bfloat16", dtype=torch.bfloat16)
+    save_gguf(checkpoint, folder / "F16.gguf", type="F16")
     save_gguf(checkpoint, folder / "Q8_0.gguf", type="Q8_0")
     return folder
 
@@ -517,7 +534,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("float32", "as stored"), ("bfloat16", "float32"), ("Q8_0.gguf", "as stored")],
+    [("float32", "as stored"), ("bfloat16", "float32"), ("F16.gguf", "float32"), ("Q8_0.gguf", "as stored")],
 )
 def test_loading_takes_the_memory_of_the_weights(name: str, dtype: str, large: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(large / name), str(large / "small"), dtype]

@@ -88,9 +88,12 @@ def _read_mapped(path: Path, name: str) -> Tensor:
 
 
 def shapes_of(config: LlavaConfig) -> dict[str, Shape]:
-    """Our parameters of such a model, and their shapes."""
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in Llava(config).named_parameters()}
+    """Our parameters of such a model, and their shapes. Raises CheckpointError for sizes that nothing could hold."""
+    try:
+        with torch.device("meta"):
+            return {name: tuple(value.shape) for name, value in Llava(config).named_parameters()}
+    except (RuntimeError, OverflowError):
+        raise CheckpointError("the sizes of this model, multiplied, are beyond any memory") from None
 
 
 def placed(found: Mapping[str, Weight], layout: Layout, config: LlavaConfig, where: str) -> dict[str, Weight]:
@@ -98,6 +101,10 @@ def placed(found: Mapping[str, Weight], layout: Layout, config: LlavaConfig, whe
 
     Raises CheckpointError that names the missing, extra or misshapen tensors, the latter with both shapes.
     """
+    layers = config.text.num_layers + (config.vision.num_layers if config.vision else 0)
+    if layers > len(found):
+        # Seen before a model of so many layers is laid out.
+        raise CheckpointError(f"{where}: {layers} layers are described, the files hold {len(found)} tensors")
     shapes = shapes_of(config)
     wanted = tensors_of(layout, shapes)
     missing = [f"{foreign} ({', '.join(wanted[foreign])})" for foreign in wanted.keys() - found.keys()]

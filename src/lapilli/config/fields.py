@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,9 +31,15 @@ ACTIVATION_NAMES: dict[Activation, str] = {
 
 def activation(values: Json, where: str, key: str = "hidden_act", default: str | None = None) -> Activation:
     name = values.get(key, default)
-    if name not in _ACTIVATIONS:
-        raise CheckpointError(f"{where}: {key} {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise CheckpointError(f"{where}: {key} {shown(name)} is not one of {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]
+
+
+def shown(value: object) -> str:
+    """A stranger's value, short and on one line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 _MISSING = object()
@@ -46,8 +51,8 @@ def integer(values: Json, key: str, where: str, default: Any = _MISSING) -> int:
         value = default
     if value is _MISSING:
         raise CheckpointError(f"{where}: {key} is missing")
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise CheckpointError(f"{where}: {key} must be a whole number, it is {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
+        raise CheckpointError(f"{where}: {key} must be a whole number, it is {shown(value)}")
     return value
 
 
@@ -57,13 +62,32 @@ def number(values: Json, key: str, where: str, default: Any = _MISSING) -> float
         value = default
     if value is _MISSING:
         raise CheckpointError(f"{where}: {key} is missing")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CheckpointError(f"{where}: {key} must be a finite number, it is {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST_NUMBER:
+        raise CheckpointError(f"{where}: {key} must be a finite number, it is {shown(value)}")
     return float(value)
+
+
+def integers(values: Json, key: str, where: str, default: int | None = None) -> tuple[int, ...]:
+    """A list of whole numbers, or one of them alone."""
+    found = values.get(key)
+    if found is None:
+        found = [] if default is None else default
+    return tuple(integer({key: value}, key, where) for value in (found if isinstance(found, list | tuple) else [found]))
+
+
+def numbers(values: Json, key: str, where: str) -> tuple[float, ...]:
+    """A list of finite numbers, empty where there is none."""
+    found = values.get(key)
+    if found is None:
+        return ()
+    if not isinstance(found, list | tuple):
+        raise CheckpointError(f"{where}: {key} must be a list of numbers, it is {shown(found)}")
+    return tuple(number({key: value}, key, where) for value in found)
 
 
 # Far above any real model, far below what would overflow a product of two sizes.
 _LARGEST = 1 << 24
+_LARGEST_NUMBER = 1e15
 
 
 def require_positive(config: Any, where: str, skip: tuple[str, ...] = ()) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lapilli.config.fields import ACTIVATION_NAMES, Activation, Json, activation, integer
+from lapilli.config.fields import ACTIVATION_NAMES, Activation, Json, activation, integer, integers, shown
 from lapilli.config.text import TEXT_DEFAULTS, TextConfig
 from lapilli.config.tiles import select_canvas, unpadded_grid
 from lapilli.config.vision import VisionConfig
@@ -89,31 +89,29 @@ class LlavaConfig:
         """
         if not isinstance(values, Mapping):
             raise CheckpointError(f"config.json: an object is needed, it holds a {type(values).__name__}")
-        kind = values.get("model_type", "llava" if "vision_config" in values else None)
+        kind = str(values.get("model_type", "llava" if "vision_config" in values else None))
         if kind not in ("llava", "llava_next"):
             if kind not in TEXT_DEFAULTS:
                 known = ", ".join(["llava", "llava_next", *TEXT_DEFAULTS])
-                raise CheckpointError(f"config.json: model_type {kind!r} is not known here; known are {known}")
+                raise CheckpointError(f"config.json: model_type {shown(kind)} is not known here; known are {known}")
             return cls(text=TextConfig.from_dict(values), image_token_id=-1)
         for part in ("vision_config", "text_config"):
             if not isinstance(values.get(part), Mapping):
                 raise CheckpointError(f"config.json: {part} must be an object")
         text = dict(values["text_config"])
         text.setdefault("tie_word_embeddings", values.get("tie_word_embeddings", False))
-        layers = values.get("vision_feature_layer", -2)
         select = values.get("vision_feature_select_strategy", "default")
         if select not in ("default", "full"):
-            raise CheckpointError(f"config.json: vision_feature_select_strategy {select!r} is not default or full")
-        canvases = values.get("image_grid_pinpoints", _DEFAULT_CANVASES) if kind == "llava_next" else ()
+            raise CheckpointError(f"config.json: vision_feature_select_strategy {shown(select)} is not default or full")
         return cls(
             text=TextConfig.from_dict(text),
             vision=VisionConfig.from_dict(values["vision_config"]),
             image_token_id=integer(values, "image_token_index", "config.json", values.get("image_token_id") or 32000),
-            feature_layers=tuple(int(x) for x in layers) if isinstance(layers, Sequence) else (int(layers),),
+            feature_layers=integers(values, "vision_feature_layer", "config.json", -2),
             drop_class_token=select == "default",
             projector_activation=activation(values, "config.json", "projector_hidden_act", "gelu"),
             projector_bias=bool(values.get("multimodal_projector_bias", True)),
-            tile_canvases=tuple((int(h), int(w)) for h, w in canvases),
+            tile_canvases=_canvases(values) if kind == "llava_next" else (),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,6 +139,19 @@ class LlavaConfig:
         if self.is_next:
             values["image_grid_pinpoints"] = [list(canvas) for canvas in self.tile_canvases]
         return values
+
+
+def _canvases(values: Json) -> tuple[tuple[int, int], ...]:
+    """The sizes (height, width) that LLaVA-NeXT tiles pictures to."""
+    pairs = values.get("image_grid_pinpoints")
+    if pairs is None:
+        return _DEFAULT_CANVASES
+    sides = (
+        [integers({"pair": pair}, "pair", "image_grid_pinpoints") for pair in pairs] if isinstance(pairs, list) else []
+    )
+    if not sides or any(len(pair) != 2 for pair in sides):
+        raise CheckpointError("config.json: image_grid_pinpoints must be a list of heights and widths")
+    return tuple((height, width) for height, width in sides)
 
 
 _DEFAULT_CANVASES = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lapilli.config.fields import Json, integer, number
+from lapilli.config.fields import Json, integer, number, numbers, shown
 from lapilli.errors import CheckpointError
 
 
@@ -34,8 +33,10 @@ class RopeConfig:
     def __post_init__(self) -> None:
         for name in ("theta", "factor", "partial"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not value > 0:
                 raise CheckpointError(f"rope_parameters: {name} is {value}, it must be a positive number")
+        if self.partial > 1:
+            raise CheckpointError(f"rope_parameters: partial is {self.partial}, no more than a whole head can turn")
 
     @classmethod
     def from_dict(cls, values: Json, where: str) -> RopeConfig:
@@ -46,7 +47,7 @@ class RopeConfig:
         kind = str(nested.get("rope_type", nested.get("type", "default")))
         kind = {"su": "longrope"}.get(kind, kind)
         if kind not in ("default", "linear", "dynamic", "yarn", "longrope", "llama3"):
-            raise CheckpointError(f"{where}: rope type {kind!r} is not known here")
+            raise CheckpointError(f"{where}: rope type {shown(kind)} is not known here")
         merged: dict[str, Any] = {
             "rope_theta": values.get("rope_theta", 10_000.0),
             "partial_rotary_factor": values.get("partial_rotary_factor", 1.0),
@@ -54,28 +55,27 @@ class RopeConfig:
             **{key: value for key, value in nested.items() if value is not None},
         }
         original = merged.get("original_max_position_embeddings")
+        if original is not None:
+            original = integer(merged, "original_max_position_embeddings", where)
         # Phi-3's files omit the factor: it is the ratio of the two context lengths.
         if "factor" not in merged and kind in ("longrope", "yarn") and original:
-            merged["factor"] = values.get("max_position_embeddings", original) / original
-        attention = merged.get("attention_factor")
+            merged["factor"] = integer(values, "max_position_embeddings", where, original) / original
         return cls(
             kind=kind,  # type: ignore[arg-type]
             theta=number(merged, "rope_theta", where),
             factor=number(merged, "factor", where, 1.0),
             partial=number(merged, "partial_rotary_factor", where, 1.0),
-            original_max_positions=None
-            if original is None
-            else integer(merged, "original_max_position_embeddings", where),
-            attention_factor=None if attention is None else float(attention),
+            original_max_positions=original,
+            attention_factor=_optional(merged, "attention_factor", where),
             low_freq_factor=number(merged, "low_freq_factor", where, 1.0),
             high_freq_factor=number(merged, "high_freq_factor", where, 4.0),
             beta_fast=number(merged, "beta_fast", where, 32.0),
             beta_slow=number(merged, "beta_slow", where, 1.0),
-            mscale=merged.get("mscale"),
-            mscale_all_dim=merged.get("mscale_all_dim"),
+            mscale=_optional(merged, "mscale", where),
+            mscale_all_dim=_optional(merged, "mscale_all_dim", where),
             truncate=bool(merged.get("truncate", True)),
-            short_factor=tuple(float(x) for x in merged.get("short_factor", ())),
-            long_factor=tuple(float(x) for x in merged.get("long_factor", ())),
+            short_factor=numbers(merged, "short_factor", where),
+            long_factor=numbers(merged, "long_factor", where),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,3 +97,7 @@ class RopeConfig:
         if self.kind == "longrope":
             values |= {"short_factor": list(self.short_factor), "long_factor": list(self.long_factor)}
         return values
+
+
+def _optional(values: Json, key: str, where: str) -> float | None:
+    return None if values.get(key) is None else number(values, key, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,9 +11,11 @@ from lapilli.config.fields import (
     Json,
     activation,
     integer,
+    integers,
     number,
     require_divisible,
     require_positive,
+    shown,
 )
 from lapilli.config.rope import RopeConfig
 from lapilli.errors import CheckpointError
@@ -72,14 +73,13 @@ class TextConfig:
         where = "text_config"
         family = str(values.get("model_type", "llama"))
         if family not in TEXT_DEFAULTS:
-            raise CheckpointError(f"{where}: model_type {family!r} is not one of {', '.join(TEXT_DEFAULTS)}")
+            raise CheckpointError(f"{where}: model_type {shown(family)} is not one of {', '.join(TEXT_DEFAULTS)}")
         read = {**TEXT_DEFAULTS[family], **{key: value for key, value in values.items() if value is not None}}
         hidden, heads = integer(read, "hidden_size", where), integer(read, "num_attention_heads", where)
         if heads < 1:
             raise CheckpointError(f"{where}: num_attention_heads is {heads}, it must be at least 1")
         num_layers = integer(read, "num_hidden_layers", where)
         window, first_sliding = _sliding(family, values, num_layers, where)
-        eos = read.get("eos_token_id")
         bias = bool(read.get("attention_bias", False))
         return cls(
             family=family,  # type: ignore[arg-type]
@@ -100,8 +100,8 @@ class TextConfig:
             output_bias=family == "llama" and bias,
             mlp_bias=family == "llama" and bool(read.get("mlp_bias", False)),
             tie_embeddings=bool(read.get("tie_word_embeddings", False)),
-            bos_id=read.get("bos_token_id"),
-            eos_ids=tuple(eos) if isinstance(eos, Sequence) else () if eos is None else (int(eos),),
+            bos_id=next(iter(integers(read, "bos_token_id", where)), None),
+            eos_ids=integers(read, "eos_token_id", where),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,8 +174,10 @@ def _sliding(family: str, values: Json, num_layers: int, where: str) -> tuple[in
     first = integer(values, "max_window_layers", where, 28) if family == "qwen2" else 0
     kinds = values.get("layer_types")
     if kinds is not None:
+        if not isinstance(kinds, list) or len(kinds) != num_layers:
+            raise CheckpointError(f"{where}: layer_types must be a list of {num_layers} kinds, one for each layer")
         sliding = [i for i, kind in enumerate(kinds) if kind == "sliding_attention"]
         if sliding and sliding != list(range(sliding[0], num_layers)):
             raise CheckpointError(f"{where}: layer_types mix windows in an order that is not known here")
         first = sliding[0] if sliding else num_layers
-    return int(window), first
+    return integer({"sliding_window": window}, "sliding_window", where), first

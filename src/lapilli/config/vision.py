@@ -14,6 +14,7 @@ from lapilli.config.fields import (
     number,
     require_divisible,
     require_positive,
+    shown,
 )
 from lapilli.errors import CheckpointError
 
@@ -63,7 +64,7 @@ class VisionConfig:
         where = "vision_config"
         family = _VISION_FAMILIES.get(str(values.get("model_type", "clip_vision_model")))
         if family is None:
-            raise CheckpointError(f"{where}: model_type {values.get('model_type')!r} is not CLIP or SigLIP")
+            raise CheckpointError(f"{where}: model_type {shown(values.get('model_type'))} is not CLIP or SigLIP")
         large = _CLIP_DEFAULTS if family == "clip" else _SIGLIP_DEFAULTS
         read = {**large, **{key: value for key, value in values.items() if value is not None}}
         if integer(read, "num_channels", where, 3) != 3:
