@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from lapilli import TrainingError
-from lapilli.training.loop import METRICS_FILE, run, trained_weights
+from lapilli.training.loop import METRICS_FILE, STATE_FILE, run, trained_weights
 from lapilli.training.recipe import LoopOptions
 
 OPTIONS = LoopOptions(steps=12, rate=0.05, warmup=3, log_every=1, bf16=False)
@@ -49,6 +51,21 @@ def test_a_run_in_pieces_is_the_whole_run_bit_for_bit(tmp_path: Path) -> None:
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert run(Line(), OPTIONS, pieces) == 12, "a run that is done stays as it is"
+
+
+def test_muon_turns_linear_layers_and_also_runs_in_pieces(tmp_path: Path) -> None:
+    options = replace(OPTIONS, optimizer="muon")
+    whole, pieces, plain = tmp_path / "whole", tmp_path / "pieces", tmp_path / "plain"
+    assert run(Line(), options, whole) == run(Line(), OPTIONS, plain) == 12
+    for _ in range(12):
+        run(Line(), options, pieces, minutes=0)
+    ours, theirs, other = trained_weights(pieces), trained_weights(whole), trained_weights(plain)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not torch.equal(theirs["weight"], other["weight"])
+    with safe_open(whole / STATE_FILE, framework="pt") as file:
+        kept = {name for name in file.keys() if name.startswith("optimizer.")}
+    assert "optimizer.weight.momentum_buffer" in kept, "Muon's"
+    assert {"optimizer.bias.exp_avg", "optimizer.bias.exp_avg_sq"} <= kept, "AdamW's"
 
 
 def test_it_learns_and_says_how_far_it_is(tmp_path: Path) -> None:

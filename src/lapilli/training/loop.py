@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -60,8 +60,8 @@ def run(
     if not learning:
         raise TrainingError("nothing is to be learnt: every parameter is frozen")
     torch.manual_seed(options.seed)
-    optimizer = _optimizer(learning.values(), options)
-    step = _restore(folder, module, optimizer, learning)
+    optimizers = _optimizers(module, options)
+    step = _restore(folder, module, optimizers, learning)
     if step >= options.steps:
         return step
     module.train()
@@ -74,7 +74,7 @@ def run(
         bar = progress.add_task(folder.name, total=options.steps, completed=step, loss="")
         first, logged = step, (step, time.monotonic())
         for batch in objective.batches(step):
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = _rate(step, options)
             with autocast, sdpa_kernel(_attention(module)):
                 losses = objective.loss(batch)
@@ -87,8 +87,9 @@ def run(
             loss.backward()  # type: ignore[no-untyped-call]
             ranks.average(learning.values())
             norm = nn.utils.clip_grad_norm_(list(learning.values()), options.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             step += 1
             if step % options.log_every == 0 or step == options.steps:
                 now = time.monotonic()
@@ -102,7 +103,7 @@ def run(
             over = minutes is not None and time.monotonic() - started > minutes * 60
             ends = ranks.agree(over or interrupt.asked) or step >= options.steps
             if ranks.leads and (ends or time.monotonic() - saved > options.save_minutes * 60):
-                _save(folder, module, optimizer, learning, step)
+                _save(folder, module, optimizers, learning, step)
                 saved = time.monotonic()
             if ends:
                 break
@@ -131,16 +132,35 @@ def _attention(module: nn.Module) -> list[SDPBackend]:
     )
 
 
-def _optimizer(parameters: Iterable[nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:
+def _optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Optimizer]:
+    """AdamW for all that learns; with "muon", Muon (kellerjordan.github.io/posts/muon) for linear layers' weights."""
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    linear = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)} - embeddings
+    turned: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
-    for parameter in parameters:
-        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            muon = options.optimizer == "muon" and id(parameter) in linear
+            (turned if muon else matrices if parameter.ndim >= 2 else vectors).append(parameter)
     groups = [
         {"params": matrices, "weight_decay": options.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.rate, betas=options.betas, eps=1e-8, fused=True)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=options.rate, betas=options.betas, eps=1e-8, fused=True)
+    ]
+    if turned:
+        # Updates as large as AdamW's (arXiv 2502.16982), so that one rate serves both.
+        optimizers.append(
+            torch.optim.Muon(turned, lr=options.rate, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
+
+
+def _kept(optimizers: Iterable[torch.optim.Optimizer], parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What the optimizer of this parameter remembers about it."""
+    return next((dict(o.state[parameter]) for o in optimizers if parameter in o.state), {})
 
 
 def _rate(step: int, options: LoopOptions) -> float:
@@ -152,18 +172,25 @@ def _rate(step: int, options: LoopOptions) -> float:
 
 
 def _save(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, learning: dict[str, nn.Parameter], step: int
+    folder: Path,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    learning: dict[str, nn.Parameter],
+    step: int,
 ) -> None:
     tensors = {f"model.{name}": value.detach().contiguous() for name, value in _own_state(module).items()}
     for name, parameter in learning.items():
-        for key, value in optimizer.state[parameter].items():
+        for key, value in _kept(optimizers, parameter).items():
             tensors[f"optimizer.{name}.{key}"] = value.detach().contiguous()
     with publish(folder / STATE_FILE) as path:
         save_file(tensors, path, metadata={"step": str(step)})
 
 
 def _restore(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, learning: dict[str, nn.Parameter]
+    folder: Path,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    learning: dict[str, nn.Parameter],
 ) -> int:
     path = folder / STATE_FILE
     if not path.exists():
@@ -178,11 +205,12 @@ def _restore(
             if stored.shape != target.shape:
                 raise TrainingError(f"{path}: {name} is {tuple(stored.shape)}, this run needs {tuple(target.shape)}")
             target.data.copy_(stored)
+        owners = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
         for name, parameter in learning.items():
             prefix = f"optimizer.{name}."
             state = {key: file.get_tensor(prefix + key) for key in names_of(names, prefix)}
             if state:
-                optimizer.state[parameter] = {
+                owners[id(parameter)].state[parameter] = {
                     key: value if value.ndim == 0 else value.to(parameter.device) for key, value in state.items()
                 }
         return int(file.metadata()["step"])

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from lapilli.checkpoints.generation import GenerationDefaults
-from lapilli.checkpoints.load import Checkpoint
+from lapilli.checkpoints.load import Checkpoint, load_checkpoint
 from lapilli.checkpoints.save import save_folder
 from lapilli.config import LlavaConfig, TextConfig, VisionConfig
+from lapilli.errors import TrainingError
 from lapilli.inputs.processor import ImageProcessor
 from lapilli.inputs.prompt import PromptBuilder
 from lapilli.inputs.templates import ChatTemplate
@@ -76,12 +77,12 @@ VISION = VisionConfig(
     norm_eps=1e-6,
 )
 TOWER = TowerOptions()
-TOWER_LOOP = LoopOptions(steps=2800, rate=8e-4, warmup=200, seed=1)
+TOWER_LOOP = LoopOptions(steps=1150, rate=1.2e-3, warmup=50, seed=31, optimizer="muon")
 LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
-ALIGN_LOOP = LoopOptions(steps=70, rate=2e-3, warmup=20, seed=3, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=440, rate=1.2e-3, warmup=40, seed=4)
+ALIGN_LOOP = LoopOptions(steps=60, rate=2e-3, warmup=10, seed=33, weight_decay=0.0)
+TUNE_LOOP = LoopOptions(steps=400, rate=1.2e-3, warmup=30, seed=34, optimizer="muon")
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
@@ -125,6 +126,7 @@ class Workshop:
     data: Path
     out: Path
     device: torch.device
+    start: Llava | None = None
 
     @property
     def config(self) -> LlavaConfig:
@@ -132,9 +134,18 @@ class Workshop:
         return llava_config(text_config(self.tokenizer.vocab_size, BOS_ID, EOS_ID), IMAGE_ID)
 
     @classmethod
-    def open(cls, data: Path, out: Path, device: torch.device) -> Workshop:
-        """Load the material; the vocabulary is made once and kept in `out/vocabulary`."""
+    def open(cls, data: Path, out: Path, device: torch.device, start: Path | None = None) -> Workshop:
+        """Load the material; the vocabulary is made once and kept in `out/vocabulary`.
+
+        `start` is a folder of an earlier `mini`: its vocabulary is taken over, and stages begin with its weights.
+        """
         art, folder = Art.load(data), out / "vocabulary"
+        if start is not None:
+            given = load_checkpoint(start, dtype=torch.float32)
+            shop = cls(art, given.prompts.tokenizer, data, out, device, given.model)
+            if shop.config != given.config:
+                raise TrainingError(f"{start} is another model than the one made here: begin with a `mini`, or anew")
+            return shop
         if not (folder / "tokenizer.json").exists():
             talks = written(art, seed=11, count=6000)
             words = build_vocabulary(
@@ -155,6 +166,8 @@ def train_tower(shop: Workshop, *, minutes: float | None) -> int:
     pixels_BHWC, _, _ = draw(FAR_AWAY, 384)
     whiten_patches(objective.trainer.vision.patch, normalise_pixels(torch.from_numpy(pixels_BHWC)))
     place_positions(objective.trainer.vision.position, VISION.grid)
+    if shop.start is not None and shop.start.vision is not None:
+        objective.trainer.vision.load_state_dict(shop.start.vision.state_dict())
     return run(objective, TOWER_LOOP, shop.out / "tower", minutes=minutes, device=shop.device)
 
 
@@ -171,6 +184,8 @@ def train_language(shop: Workshop, *, minutes: float | None) -> int:
     )
     decoder = Decoder(shop.config.text)
     initialise(decoder, LANGUAGE_LOOP.seed, layers=shop.config.text.num_layers)
+    if shop.start is not None:
+        decoder.load_state_dict(shop.start.language.state_dict())
     objective = LanguageObjective(decoder, blocks, LANGUAGE)
     return run(objective, LANGUAGE_LOOP, shop.out / "language", minutes=minutes, device=shop.device)
 
@@ -179,12 +194,15 @@ def train_align(shop: Workshop, *, minutes: float | None) -> int:
     """Stage one: the projector alone, from captions; returns the step reached."""
     model = Llava(shop.config)
     initialise(model, ALIGN_LOOP.seed, layers=shop.config.text.num_layers)
+    if shop.start is not None:
+        model.load_state_dict(shop.start.state_dict())
     taught = trained_weights(shop.out / "tower")
     assert model.vision is not None
     model.vision.load_state_dict({name[7:]: value for name, value in taught.items() if name.startswith("vision.")})
-    model.language.load_state_dict(trained_weights(shop.out / "language"))
+    if shop.start is None or (shop.out / "language").exists():
+        model.language.load_state_dict(trained_weights(shop.out / "language"))
     objective = InstructObjective(
-        model, shop.tokenizer, CaptionLessons(shop.art, seed=21), InstructOptions(batch=ALIGN_BATCH), train="projector"
+        model, shop.tokenizer, CaptionLessons(shop.art, seed=41), InstructOptions(batch=ALIGN_BATCH), train="projector"
     )
     return run(objective, ALIGN_LOOP, shop.out / "align", minutes=minutes, device=shop.device)
 
@@ -197,7 +215,7 @@ def train_tune(shop: Workshop, *, minutes: float | None) -> int:
     objective = InstructObjective(
         model,
         shop.tokenizer,
-        ConversationLessons(shop.art, seed=22, questions=questions),
+        ConversationLessons(shop.art, seed=42, questions=questions),
         InstructOptions(batch=TUNE_BATCH),
         train="projector+language",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,7 +11,8 @@ class LoopOptions:
     """What the loop needs to know; what is trained, the objective knows.
 
     `rate` is the peak of a cosine schedule after `warmup` steps; it ends at `rate * floor`. Weight decay
-    touches matrices only. `save_minutes` is how much work a cut can cost.
+    touches matrices only. `save_minutes` is how much work a cut can cost. "muon" turns the weights of linear
+    layers by Muon and leaves the rest to AdamW.
     """
 
     steps: int
@@ -24,15 +26,16 @@ class LoopOptions:
     save_minutes: float = 5.0
     log_every: int = 20
     bf16: bool = True
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerOptions:
     """The contrastive stage: what is seen in a batch, and how its losses are weighed."""
 
-    batch: int = 32
+    batch: int = 64
     text_layers: int = 1
     region_weight: float = 1.0
     caption_weight: float = 0.25
-    seed: int = 1
+    seed: int = 31
     workers: int = 1
