@@ -26,7 +26,7 @@ def test_the_first_command_of_readme_says_what_python_says() -> None:
     shapes = EXAMPLES / "shapes.png"
     said = asked("What is in this picture?", str(shapes))
     assert said == lapilli.load("mini").chat("What is in this picture?", images=[shapes]).text + "\n"
-    assert "blue square" in said
+    assert said == "A red circle and a blue square.\n"
 
 
 def test_a_path_in_the_prompt_and_a_piped_picture_are_the_same_question() -> None:
