@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.checkpoints import save_llava
 
+from checkpoints import save_llava
 from lapilli import TrainingError
 from lapilli.checkpoints.load import load_checkpoint
 from lapilli.store.reference import resolve

@@ -19,7 +19,6 @@ ROOT = 0
 class Block:
     """Places of the cache, and how many requests read them; `key` is set once their content may be shared."""
 
-    number: int
     users: int = 0
     key: tuple[int, tuple[Unit, ...]] | None = None
 
@@ -41,7 +40,7 @@ class BlockPool:
 
     def __init__(self, count: int, size: int) -> None:
         self.size = size
-        self._blocks = [Block(number) for number in range(count)]
+        self._blocks = [Block() for _ in range(count)]
         self._free = OrderedDict.fromkeys(range(count))  # in the order in which they are taken
         self._sealed: dict[tuple[int, tuple[Unit, ...]], tuple[int, int]] = {}  # key -> (block, prefix it ends)
         self._prefixes = itertools.count(ROOT + 1)

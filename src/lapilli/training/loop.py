@@ -158,9 +158,9 @@ def _optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Opt
     return optimizers
 
 
-def _kept(optimizers: Iterable[torch.optim.Optimizer], parameter: nn.Parameter) -> dict[str, Tensor]:
-    """What the optimizer of this parameter remembers about it."""
-    return next((dict(o.state[parameter]) for o in optimizers if parameter in o.state), {})
+def _owners(optimizers: Iterable[torch.optim.Optimizer]) -> dict[nn.Parameter, torch.optim.Optimizer]:
+    """Which optimizer turns a parameter."""
+    return {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
 
 
 def _rate(step: int, options: LoopOptions) -> float:
@@ -179,8 +179,9 @@ def _save(
     step: int,
 ) -> None:
     tensors = {f"model.{name}": value.detach().contiguous() for name, value in _own_state(module).items()}
+    owners = _owners(optimizers)
     for name, parameter in learning.items():
-        for key, value in _kept(optimizers, parameter).items():
+        for key, value in owners[parameter].state[parameter].items():
             tensors[f"optimizer.{name}.{key}"] = value.detach().contiguous()
     with publish(folder / STATE_FILE) as path:
         save_file(tensors, path, metadata={"step": str(step)})
@@ -205,12 +206,12 @@ def _restore(
             if stored.shape != target.shape:
                 raise TrainingError(f"{path}: {name} is {tuple(stored.shape)}, this run needs {tuple(target.shape)}")
             target.data.copy_(stored)
-        owners = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+        owners = _owners(optimizers)
         for name, parameter in learning.items():
             prefix = f"optimizer.{name}."
             state = {key: file.get_tensor(prefix + key) for key in names_of(names, prefix)}
             if state:
-                owners[id(parameter)].state[parameter] = {
+                owners[parameter].state[parameter] = {
                     key: value if value.ndim == 0 else value.to(parameter.device) for key, value in state.items()
                 }
         return int(file.metadata()["step"])

@@ -163,11 +163,13 @@ def train_tower(shop: Workshop, *, minutes: float | None) -> int:
     objective = TowerObjective(
         VISION, shop.tokenizer, region_labels(), TOWER, DrawnBatches(draw, workers=TOWER.workers)
     )
-    pixels_BHWC, _, _ = draw(FAR_AWAY, 384)
-    whiten_patches(objective.trainer.vision.patch, normalise_pixels(torch.from_numpy(pixels_BHWC)))
-    place_positions(objective.trainer.vision.position, VISION.grid)
+    vision = objective.trainer.vision
     if shop.start is not None and shop.start.vision is not None:
-        objective.trainer.vision.load_state_dict(shop.start.vision.state_dict())
+        vision.load_state_dict(shop.start.vision.state_dict())
+    else:
+        pixels_BHWC, _, _ = draw(FAR_AWAY, 384)
+        whiten_patches(vision.patch, normalise_pixels(torch.from_numpy(pixels_BHWC)))
+        place_positions(vision.position, VISION.grid)
     return run(objective, TOWER_LOOP, shop.out / "tower", minutes=minutes, device=shop.device)
 
 
