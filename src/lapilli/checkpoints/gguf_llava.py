@@ -72,13 +72,20 @@ def _tower_weights(file: GGUFFile, vision: VisionConfig) -> dict[str, Weight]:
 
 
 def _weight(file: GGUFFile, tensor: GGUFTensor) -> Weight:
-    """The file's own memory where torch has the type, else dequantized to float32 when it is read."""
+    """The file's own memory where torch has the type, else its blocks, or float32 made of them when it is read."""
+    quantized = tensor.type.block_weights > 1 and len(tensor.shape) == 2
     return Weight(
         tensor.shape,
         _DTYPES.get(tensor.type, torch.float32),
         read=partial(_read, file, tensor),
         release=partial(file.release, tensor),
+        type=tensor.type if quantized else None,
+        packed=partial(_read_blocks, tensor) if quantized else None,
     )
+
+
+def _read_blocks(tensor: GGUFTensor) -> Tensor:
+    return torch.from_numpy(tensor.data).view(tensor.shape[0], -1)
 
 
 def _read(file: GGUFFile, tensor: GGUFTensor) -> Tensor:
@@ -92,7 +99,7 @@ def _read(file: GGUFFile, tensor: GGUFTensor) -> Tensor:
 
 def _unpaired(name: str, weight: Weight, text: TextConfig) -> Weight:
     heads = paired_heads(name, text)
-    return weight if heads is None else weight.mapped(lambda rows: unpair_rows(rows, heads))
+    return weight if heads is None else weight.reordered(lambda rows: unpair_rows(rows, heads))
 
 
 def _usual_template(file: GGUFFile, tokenizer: Tokenizer, text: TextConfig) -> ChatTemplate:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lapilli.checkpoints.load import Checkpoint
+from lapilli.checkpoints.weights import Weight, weights_of
 from lapilli.config import LlavaConfig
 from lapilli.inputs.templates import IMAGE_TOKEN
 from lapilli.inputs.tokenizer import Tokenizer
@@ -24,14 +25,14 @@ class Worded:
 
     config: LlavaConfig
     tokenizer: Tokenizer
-    weights: dict[str, Tensor]
+    weights: dict[str, Weight]
     image_token: str | None
 
 
 def with_placeholder(checkpoint: Checkpoint) -> Worded:
     """The model with a word for pictures: its own, or `<image>` added to its vocabulary, with rows for it."""
     config, tokenizer = checkpoint.config, checkpoint.prompts.tokenizer
-    weights = {name: value.detach() for name, value in checkpoint.model.named_parameters()}
+    weights = weights_of(checkpoint.model)
     if config.vision is None:
         return Worded(config, tokenizer, weights, None)
     for text, number in tokenizer.special_tokens.items():
@@ -48,9 +49,14 @@ def with_placeholder(checkpoint: Checkpoint) -> Worded:
     return Worded(config, _added(tokenizer, IMAGE_TOKEN, number), weights, IMAGE_TOKEN)
 
 
-def _widened(weight: Tensor, rows: int) -> Tensor:
+def _widened(weight: Weight, rows: int) -> Weight:
     """More rows, copies of the first token's: a greedy choice, which takes the first of equals, never falls on one."""
-    return torch.cat((weight, weight[:1].expand(rows - len(weight), -1)))
+
+    def read() -> Tensor:
+        whole = weight.read()
+        return torch.cat((whole, whole[:1].expand(rows - len(whole), -1)))
+
+    return Weight((rows, *weight.shape[1:]), weight.dtype, read)
 
 
 def _added(tokenizer: Tokenizer, token: str, number: int) -> Tokenizer:

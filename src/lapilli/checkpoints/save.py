@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
@@ -20,21 +19,17 @@ from lapilli.checkpoints.gguf import TensorSource, write_gguf
 from lapilli.checkpoints.gguf_decoder import pair_rows, paired_heads, write_decoder
 from lapilli.checkpoints.gguf_tower import write_tower
 from lapilli.checkpoints.load import Checkpoint
+from lapilli.checkpoints.mixture import Mixture
 from lapilli.checkpoints.placeholder import with_placeholder
 from lapilli.checkpoints.template import jinja_source
+from lapilli.checkpoints.weights import Weight, weights_of
 from lapilli.config import LlavaConfig
 from lapilli.errors import InputError
 from lapilli.ground.files import publish
 from lapilli.inputs.processor import ImageProcessor
+from lapilli.inputs.prompt import PromptBuilder
 
 SHARD_BYTES = 4 << 30
-_PLAIN_TYPES = (TensorType.F32, TensorType.F16, TensorType.BF16)
-# llama.cpp's numbers for what most of a file's tensors are.
-_FILE_TYPES = {
-    TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q4_1: 3, TensorType.Q8_0: 7,
-    TensorType.Q5_0: 8, TensorType.Q5_1: 9, TensorType.Q4_K: 14, TensorType.Q5_K: 16, TensorType.Q6_K: 18,
-    TensorType.BF16: 32,
-}  # fmt: skip
 
 
 def save_folder(
@@ -82,11 +77,11 @@ def _write_processors(folder: Path, config: LlavaConfig, processor: ImageProcess
     _write_json(folder / "processor_config.json", values)
 
 
-def _foreign(config: LlavaConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _foreign(config: LlavaConfig, weights: Mapping[str, Weight], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """The tensors as transformers names them, fused where it has them fused."""
     layout = names.hugging_face(config.text.family)
     for foreign, ours in names.tensors_of(layout, weights).items():
-        tensor = torch.cat([weights[name] for name in ours]) if len(ours) > 1 else weights[ours[0]]
+        tensor = _joined([weights[name].read() for name in ours])
         alone = foreign.removeprefix("language_model.") if config.vision is None else foreign
         yield alone, tensor.detach().to("cpu", dtype).contiguous()
     if config.projector == "linear" and config.vision is not None:
@@ -138,45 +133,64 @@ def save_gguf(
     checkpoint: Checkpoint,
     model_path: str | Path,
     mmproj_path: str | Path | None = None,
-    type: TensorType | str = TensorType.F16,
+    type: TensorType | Mixture | str = TensorType.F16,
 ) -> None:
     """Save the decoder, and tower and projector beside it, as llama.cpp and Ollama open them.
 
-    `type` is that of the matrices, Q8_0 or F16 where their rows are no whole blocks of it; norms and biases are F32.
-    Tower and projector of a quantized model are F16. Raises InputError where a model that sees is given no
-    `mmproj_path`, CheckpointError for one that llama.cpp would compute otherwise, or that GGUF has no words for.
+    `type` is that of the decoder's matrices, one with smaller blocks where their rows are no whole blocks of it; norms
+    and biases are F32, tower and projector of a quantized model F16. A `Mixture` says all of this by itself. Raises
+    InputError where a model that sees is given no `mmproj_path`, CheckpointError for one that llama.cpp would compute
+    otherwise, or that GGUF has no words for.
     """
-    type = TensorType(type)
-    prompts = checkpoint.prompts
-    config, weights = _with_one_layer(
-        checkpoint.config, {name: value.detach() for name, value in checkpoint.model.named_parameters()}
-    )
-    if (config.vision is None) != (mmproj_path is None):
+    mixture = type if isinstance(type, Mixture) else Mixture.pure(TensorType(type))
+    if (checkpoint.config.vision is None) != (mmproj_path is None):
         raise InputError(
             "mmproj_path is the file for tower and projector: a model that sees needs it, others have none"
         )
+    model, eyes = gguf_contents(checkpoint.config, checkpoint.prompts, weights_of(checkpoint.model), mixture)
+    if eyes is not None and mmproj_path is not None:
+        write_gguf(mmproj_path, eyes.metadata, eyes.tensors)
+    write_gguf(model_path, model.metadata, model.tensors)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What stands in a GGUF file; the tensors are read, and quantized, when their turn to be written comes."""
+
+    metadata: dict[str, object]
+    tensors: list[TensorSource]
+
+
+def gguf_contents(
+    config: LlavaConfig, prompts: PromptBuilder, weights: Mapping[str, Weight], mixture: Mixture
+) -> tuple[Contents, Contents | None]:
+    """The decoder's file, and that of tower and projector where there are some.
+
+    Raises CheckpointError for a model that llama.cpp would compute otherwise, or that GGUF has no words for.
+    """
+    config, weights = _with_one_layer(config, weights)
     metadata, factors = write_decoder(config.text)
-    metadata |= _general(type) | prompts.tokenizer.to_gguf(rows=config.text.vocab_size)
+    metadata |= _general(mixture, mixture.type) | prompts.tokenizer.to_gguf(rows=config.text.vocab_size)
     metadata["tokenizer.chat_template"] = jinja_source(prompts.chat_template)
-    decoder = {name: value for name, value in weights.items() if name.startswith("language.")}
+    decoder = {name: weight for name, weight in weights.items() if name.startswith("language.")}
     turns = [TensorSource.of(name, array, TensorType.F32) for name, array in factors.items()]
-    if mmproj_path is not None:
-        assert config.vision is not None
-        assert prompts.image_processor is not None
-        kind = type if type in _PLAIN_TYPES else TensorType.F16
-        # llama.cpp would apply a last norm, which LLaVA does not.
-        eyes = {name: value for name, value in weights.items() if name not in decoder and ".norm_post." not in name}
-        tower = write_tower(config, config.vision, prompts.image_processor) | _general(kind)
-        write_gguf(mmproj_path, tower, _sources(config, eyes, kind))
-    write_gguf(model_path, metadata, [*turns, *_sources(config, decoder, type)])
+    model = Contents(metadata, [*turns, *_sources(config, decoder, mixture)])
+    if config.vision is None:
+        return model, None
+    assert prompts.image_processor is not None
+    # llama.cpp would apply a last norm, which LLaVA does not.
+    eyes = {name: weight for name, weight in weights.items() if name not in decoder and ".norm_post." not in name}
+    tower = write_tower(config, config.vision, prompts.image_processor)
+    tower |= _general(Mixture.pure(mixture.tower), mixture.tower)
+    return model, Contents(tower, _sources(config, eyes, mixture))
 
 
-def _general(type: TensorType) -> dict[str, object]:
-    values: dict[str, object] = {"general.file_type": _FILE_TYPES[type]}
-    return values if type in _PLAIN_TYPES else values | {"general.quantization_version": 2}
+def _general(mixture: Mixture, type: TensorType) -> dict[str, object]:
+    values: dict[str, object] = {"general.file_type": mixture.file_type}
+    return values if type.block_weights == 1 else values | {"general.quantization_version": 2}
 
 
-def _sources(config: LlavaConfig, weights: Mapping[str, Tensor], type: TensorType) -> list[TensorSource]:
+def _sources(config: LlavaConfig, weights: Mapping[str, Weight], mixture: Mixture) -> list[TensorSource]:
     sources = []
     vision = config.vision
     square = vision is not None and vision.hidden_size == vision.intermediate_size
@@ -187,42 +201,42 @@ def _sources(config: LlavaConfig, weights: Mapping[str, Tensor], type: TensorTyp
             foreign = ".".join(swapped.get(part, part) for part in foreign.split("."))
         parts = [_paired(name, weights[name], config) for name in ours]
         shape = (sum(weights[name].shape[0] for name in ours), *weights[ours[0]].shape[1:])
-        sources.append(TensorSource(foreign, shape, _type_of(ours[0], shape, type), _reader(parts)))
+        type = mixture.type_of(ours, shape, config.text)
+        sources.append(TensorSource(foreign, shape, type, _reader(parts, type)))
     return sources
 
 
-def _type_of(name: str, shape: tuple[int, ...], type: TensorType) -> TensorType:
-    if len(shape) < 2 or name == "vision.position":
-        return TensorType.F32
-    if name == "vision.patch.weight":
-        # A convolution's kernel: llama.cpp has these in two types only.
-        return TensorType.F16 if type == TensorType.F16 else TensorType.F32
-    if shape[-1] % type.block_weights:
-        return TensorType.Q8_0 if shape[-1] % TensorType.Q8_0.block_weights == 0 else TensorType.F16
-    return type
-
-
-def _paired(name: str, weight: Tensor, config: LlavaConfig) -> Callable[[], Tensor]:
+def _paired(name: str, weight: Weight, config: LlavaConfig) -> Weight:
     heads = paired_heads(name, config.text)
-    return (lambda: weight) if heads is None else (lambda: pair_rows(weight, heads))
+    return weight if heads is None else weight.reordered(lambda rows: pair_rows(rows, heads))
 
 
-def _reader(parts: list[Callable[[], Tensor]]) -> Callable[[], npt.NDArray[np.float32]]:
-    def read() -> npt.NDArray[np.float32]:
-        tensors = [part() for part in parts]
-        whole = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-        array: npt.NDArray[np.float32] = whole.to("cpu", torch.float32).numpy()
+def _reader(parts: list[Weight], type: TensorType) -> Callable[[], npt.NDArray[Any]]:
+    """The numbers of the parts under each other; the blocks themselves where all are of that type already."""
+
+    def read() -> npt.NDArray[Any]:
+        packed = [part.packed for part in parts if part.packed is not None and part.type is type]
+        if len(packed) == len(parts):
+            array: npt.NDArray[Any] = _joined([read() for read in packed]).numpy()
+            return array.reshape(-1)
+        array = _joined([part.read().to("cpu", torch.float32) for part in parts]).numpy()
+        for part in parts:
+            part.release()
         return array
 
     return read
 
 
-def _with_one_layer(config: LlavaConfig, weights: dict[str, Tensor]) -> tuple[LlavaConfig, dict[str, Tensor]]:
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+
+
+def _with_one_layer(config: LlavaConfig, weights: Mapping[str, Weight]) -> tuple[LlavaConfig, Mapping[str, Weight]]:
     """The projector as one layer again, where the second was only transformers' way to write that."""
-    second = weights.get("projector.linear_2.weight")
-    if second is None or config.projector_activation != "identity":
+    if "projector.linear_2.weight" not in weights or config.projector_activation != "identity":
         return config, weights
-    bias = weights.get("projector.linear_2.bias")
+    second = weights["projector.linear_2.weight"].read()
+    bias = weights["projector.linear_2.bias"].read() if "projector.linear_2.bias" in weights else None
     if not torch.equal(second, torch.eye(len(second)).to(second)) or (bias is not None and bool(bias.any())):
         return config, weights
     config = dataclasses.replace(config, projector="linear", projector_activation="gelu")

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lapilli.checkpoints.ggml import TensorType
 from lapilli.checkpoints.names import Layout, is_unread, spelt_first, tensors_of
 from lapilli.checkpoints.safetensors import TensorHeader, check_header, read_index
 from lapilli.config import LlavaConfig
@@ -31,27 +32,44 @@ def _keep() -> None:
 class Weight:
     """A tensor in a file: its shape and type are known, its numbers are read when they are asked for.
 
-    `release` gives the file's pages back once a copy was made of them; they would be read again.
+    `release` gives the file's pages back once a copy was made of them; they would be read again. `type` is the ggml
+    type that a quantized one has, or shall have; `packed` gives its blocks (rows, bytes of a row) where they are there
+    already, and `read` gives the same numbers as floats.
     """
 
     shape: Shape
     dtype: torch.dtype
     read: Callable[[], Tensor]
     release: Callable[[], None] = _keep
+    type: TensorType | None = None
+    packed: Callable[[], Tensor] | None = None
 
     def rows(self, start: int, end: int) -> Weight:
         """These rows of it."""
-        return replace(self, shape=(end - start, *self.shape[1:]), read=lambda: self.read()[start:end])
+        packed = self.packed
+        return replace(
+            self,
+            shape=(end - start, *self.shape[1:]),
+            read=lambda: self.read()[start:end],
+            packed=packed and (lambda: packed()[start:end]),
+        )
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Weight:
-        """It after `change`, which makes a new tensor of the same shape."""
+        """It after `change`, which makes a new tensor of the same shape; a quantized one is quantized again after."""
+        return replace(self, read=self._after(change, self.read), release=_keep, packed=None)
 
-        def read() -> Tensor:
-            changed = change(self.read())
+    def reordered(self, change: Callable[[Tensor], Tensor]) -> Weight:
+        """It after `change`, which puts whole rows in another order; quantized ones stay exact."""
+        packed = self.packed and self._after(change, self.packed)
+        return replace(self, read=self._after(change, self.read), release=_keep, packed=packed)
+
+    def _after(self, change: Callable[[Tensor], Tensor], read: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def changed() -> Tensor:
+            value = change(read())
             self.release()
-            return changed
+            return value
 
-        return replace(self, read=read, release=_keep)
+        return changed
 
 
 def constant(shape: Shape, value: float) -> Weight:
@@ -157,6 +175,16 @@ def assemble(
     values = {name: _ready(weights[name], device, kind) for name, _ in model.named_parameters()}
     model.load_state_dict(values, assign=True)
     return model.eval()
+
+
+def weights_of(model: Llava) -> dict[str, Weight]:
+    """The weights of a model that is in memory, by the names of its parameters."""
+    values = {name: value.detach() for name, value in model.named_parameters()}
+    return {name: Weight(tuple(value.shape), value.dtype, partial(_itself, value)) for name, value in values.items()}
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
 
 
 def _ready(weight: Weight, device: str | torch.device, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,97 @@
+"""Which tensor is kept in which type: the mixtures of quantized types that a model is written or loaded in.
+
+Follows llama.cpp's choices (https://github.com/ggml-org/ggml, https://github.com/ggml-org/llama.cpp,
+src/llama-quant.cpp), but where it names a Q5 type for a mixture of four bits: those run expanded here, Q6_K does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lapilli.checkpoints.ggml import TensorType
+from lapilli.config import TextConfig
+from lapilli.errors import InputError
+
+_PLAIN = (TensorType.F32, TensorType.F16, TensorType.BF16)
+# Where a row is no whole number of blocks: the next type up with smaller ones.
+_SMALLER = {TensorType.Q4_K: TensorType.Q5_0, TensorType.Q5_K: TensorType.Q5_1, TensorType.Q6_K: TensorType.Q8_0}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Types for a model's matrices: most, the head (or a tied model's embeddings), the tower, and a careful few.
+
+    The careful few are values and second feed-forward matrices: of the `first` layers, or of about `half` of them.
+    """
+
+    type: TensorType
+    head: TensorType
+    tower: TensorType
+    file_type: int  # llama.cpp's number for it, `general.file_type`
+    careful: Literal["none", "first", "half"] = "none"
+
+    @classmethod
+    def pure(cls, type: TensorType) -> Mixture:
+        """One type for the whole decoder; tower and projector in F16 where that is a quantized one."""
+        return cls(type, type, type if type in _PLAIN else TensorType.F16, _FILE_TYPES[type])
+
+    @classmethod
+    def named(cls, name: str) -> Mixture:
+        """The mixture of that name. Raises InputError that lists them."""
+        found = MIXTURES.get(name.upper())
+        if found is None:
+            raise InputError(f"no type {name[:40]!r} to quantize to; there are {', '.join(MIXTURES)}")
+        return found
+
+    def type_of(self, names: Sequence[str], shape: Sequence[int], config: TextConfig) -> TensorType:
+        """The type of a tensor that holds these of our parameters; F32 for what is no matrix."""
+        name = names[0]
+        if len(shape) < 2 or name == "vision.position":
+            return TensorType.F32
+        if name == "vision.patch.weight":
+            # A convolution's kernel: llama.cpp has these in two types only.
+            return TensorType.F32 if self.tower in (TensorType.F32, TensorType.BF16) else TensorType.F16
+        type = self._wanted(names, config)
+        while shape[-1] % type.block_weights:
+            type = _SMALLER[type] if type.block_weights > 32 else TensorType.F16
+        return type
+
+    def _wanted(self, names: Sequence[str], config: TextConfig) -> TensorType:
+        name = names[0]
+        if not name.startswith("language."):
+            return self.tower
+        if name == "language.head.weight" or (name == "language.embed.weight" and config.tie_embeddings):
+            return self.head
+        sensitive = any(".attention.v." in part or ".mlp.down." in part for part in names)
+        number = re.search(r"\.(\d+)\.", name)
+        if not sensitive or number is None:
+            return self.type
+        more = self._has_more_bits(int(number[1]), config.num_layers, values=".mlp.down." not in name)
+        return TensorType.Q6_K if more else self.type
+
+    def _has_more_bits(self, layer: int, layers: int, *, values: bool) -> bool:
+        """llama.cpp's `use_more_bits` and, for Q4_K_S, its rule of the first layers."""
+        if self.careful == "half":
+            eighth = layers // 8
+            return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+        return self.careful == "first" and layer < (4 if values else layers // 8)
+
+
+# llama.cpp's numbers for what most of a file's tensors are.
+_FILE_TYPES = {
+    TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q4_1: 3, TensorType.Q8_0: 7,
+    TensorType.Q5_0: 8, TensorType.Q5_1: 9, TensorType.Q4_K: 14, TensorType.Q5_K: 16, TensorType.Q6_K: 18,
+    TensorType.BF16: 32,
+}  # fmt: skip
+
+MIXTURES = {
+    "Q8_0": Mixture(TensorType.Q8_0, TensorType.Q8_0, TensorType.Q8_0, 7),
+    "Q6_K": Mixture(TensorType.Q6_K, TensorType.Q6_K, TensorType.Q8_0, 18),
+    "Q4_K_M": Mixture(TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, 15, careful="half"),
+    "Q4_K_S": Mixture(TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, 14, careful="first"),
+    "Q4_1": Mixture(TensorType.Q4_1, TensorType.Q6_K, TensorType.Q8_0, 3),
+    "Q4_0": Mixture(TensorType.Q4_0, TensorType.Q6_K, TensorType.Q8_0, 2),
+}
