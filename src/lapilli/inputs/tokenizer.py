@@ -185,6 +185,11 @@ class Tokenizer:
         """The special tokens and their ids."""
         return {token.content: token.id for token in self._added.values() if token.special}
 
+    @property
+    def marker_ids(self) -> frozenset[int]:
+        """Every token that may play a part in a template or stand for a picture: text never becomes one."""
+        return frozenset(token.id for token in self._markers)
+
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, or None."""
         if token in self._ids:
