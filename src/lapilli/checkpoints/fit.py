@@ -17,21 +17,22 @@ def fit_affine(weights_RK: Floats, top: int) -> tuple[Floats, Floats]:
     Levels are guessed from a spread a little wider or narrower than the row's, then scale and lowest value follow
     from the normal equations; large weights count more. The best guess wins.
     """
-    low = np.minimum(weights_RK.min(axis=-1), 0)
-    span = weights_RK.max(axis=-1) - low
-    care_RK = np.sqrt(np.mean(weights_RK * weights_RK, axis=-1, keepdims=True)) + np.abs(weights_RK)
-    care = care_RK.sum(axis=-1)
-    care_x_RK = care_RK * weights_RK
-    care_x = care_x_RK.sum(axis=-1)
-    shifted_RK = (weights_RK - low[:, None]) * inverse_or_zero(span)[:, None]
-    best_gain = np.full(len(weights_RK), -np.inf, dtype=np.float32)
+    # Rows side by side: sums over K are then additions of whole vectors.
+    x_KR = np.ascontiguousarray(weights_RK.T)
+    low = np.minimum(x_KR.min(axis=0), 0)
+    span = x_KR.max(axis=0) - low
+    care_KR = np.sqrt(np.mean(x_KR * x_KR, axis=0)) + np.abs(x_KR)
+    care_x_KR = care_KR * x_KR
+    care, care_x = care_KR.sum(axis=0), care_x_KR.sum(axis=0)
+    unit_KR = (x_KR - low) * inverse_or_zero(span)
+    best_gain = np.full(len(span), -np.inf, dtype=np.float32)
     best_scale, best_low = span / np.float32(top), low
+    q_KR, product_KR = np.empty_like(x_KR), np.empty_like(x_KR)
     for spread in np.linspace(top - 1.2, top + 0.9, 13, dtype=np.float32):
-        q_RK = np.rint(shifted_RK * spread).clip(0, top)
-        care_q_RK = care_RK * q_RK
-        sum_q = care_q_RK.sum(axis=-1)
-        sum_qq = np.einsum("rk,rk->r", care_q_RK, q_RK)
-        sum_qx = np.einsum("rk,rk->r", care_x_RK, q_RK)
+        _levels(unit_KR, spread, (0, top), q_KR)
+        sum_qx = np.multiply(care_x_KR, q_KR, out=product_KR).sum(axis=0)
+        sum_q = np.multiply(care_KR, q_KR, out=product_KR).sum(axis=0)
+        sum_qq = np.multiply(product_KR, q_KR, out=product_KR).sum(axis=0)
         inverse = inverse_or_zero(care * sum_qq - sum_q * sum_q)
         scale = (care * sum_qx - sum_q * care_x) * inverse
         lowest = (sum_qq * care_x - sum_q * sum_qx) * inverse
@@ -47,19 +48,27 @@ def fit_affine(weights_RK: Floats, top: int) -> tuple[Floats, Floats]:
 
 def fit_centred(weights_RK: Floats, middle: int) -> Floats:
     """For each row the scale, of either sign, with the least squared error, large weights counting more."""
-    unit_RK = weights_RK * -inverse_or_zero(furthest(weights_RK))
-    care_RK = weights_RK * weights_RK
+    x_KR = np.ascontiguousarray(weights_RK.T)
+    unit_KR = x_KR * -inverse_or_zero(furthest(weights_RK))[:, 0]
+    care_KR = x_KR * x_KR
+    care_x_KR = care_KR * x_KR
     best_gain = np.zeros(len(weights_RK), dtype=np.float32)
     best_scale = np.zeros(len(weights_RK), dtype=np.float32)
+    q_KR, product_KR = np.empty_like(x_KR), np.empty_like(x_KR)
     for spread in np.linspace(middle - 0.9, middle + 0.9, 13, dtype=np.float32):
-        q_RK = np.rint(unit_RK * spread).clip(-middle, middle - 1)
-        care_q_RK = care_RK * q_RK
-        sum_qx = np.einsum("rk,rk->r", care_q_RK, weights_RK)
-        scale = sum_qx * inverse_or_zero(np.einsum("rk,rk->r", care_q_RK, q_RK))
+        _levels(unit_KR, spread, (-middle, middle - 1), q_KR)
+        sum_qx = np.multiply(care_x_KR, q_KR, out=product_KR).sum(axis=0)
+        np.multiply(care_KR, q_KR, out=product_KR)
+        scale = sum_qx * inverse_or_zero(np.multiply(product_KR, q_KR, out=product_KR).sum(axis=0))
         gain = scale * sum_qx
         better = gain > best_gain
         best_gain, best_scale = np.where(better, gain, best_gain), np.where(better, scale, best_scale)
     return best_scale
+
+
+def _levels(unit: Floats, spread: np.float32, ends: tuple[int, int], out: Floats) -> None:
+    np.rint(np.multiply(unit, spread, out=out), out=out)
+    np.clip(out, np.float32(ends[0]), np.float32(ends[1]), out=out)
 
 
 def furthest(values: Floats) -> Floats:

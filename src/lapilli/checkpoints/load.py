@@ -53,11 +53,21 @@ def load_checkpoint(
 
     Raises CheckpointError, TokenizerError or TemplateError for files that are damaged, incomplete or not known here.
     """
-    source = _open(Path(path), _path(projector), _path(vision_tower))
-    if adapter is not None:
-        source = merge_adapter(source, Path(adapter))
+    source = open_source(path, projector=projector, adapter=adapter, vision_tower=vision_tower)
     model = assemble(source.config, source.weights, dtype, device)
     return Checkpoint(source.config, model, source.prompts, source.generation)
+
+
+def open_source(
+    path: str | Path,
+    *,
+    projector: str | Path | None = None,
+    adapter: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+) -> Source:
+    """Open a checkpoint of any kind, its weights left where they lie; the arguments are those of `load_checkpoint`."""
+    source = _open(Path(path), _path(projector), _path(vision_tower))
+    return source if adapter is None else merge_adapter(source, Path(adapter))
 
 
 def _open(path: Path, projector: Path | None, vision_tower: Path | None) -> Source:

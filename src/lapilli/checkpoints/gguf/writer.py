@@ -48,14 +48,21 @@ class TensorSource:
         return cls(name, array.shape, type, lambda: array)
 
 
-def write_gguf(path: str | Path, metadata: Mapping[str, object], tensors: Iterable[TensorSource | GGUFTensor]) -> None:
+def write_gguf(
+    path: str | Path,
+    metadata: Mapping[str, object],
+    tensors: Iterable[TensorSource | GGUFTensor],
+    *,
+    name: str | None = None,
+) -> None:
     """Write a GGUF file of version 3, little-endian; it is at `path` when it is whole, or not at all.
 
     Python values take the types that llama.cpp expects: int UINT32, float FLOAT32, a list of int INT32, wider where
     they must be. A numpy scalar or array keeps its own type. Tensors of an open file are copied as they are.
-    Raises CheckpointError, naming the key or tensor, for what GGUF cannot hold.
+    Raises CheckpointError, naming the file (as `name`, where it is to be told so), the key or the tensor, for what GGUF
+    cannot hold.
     """
-    name = file_name(path)
+    name = file_name(path) if name is None else name
     sources = [_source(tensor) for tensor in tensors]
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int | np.integer):
