@@ -162,6 +162,15 @@ TestAgainstDict = AgainstDict.TestCase
 TestAgainstDict.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+def test_memory_forgets_what_lay_unused_longest() -> None:
+    cache = FeatureCache(3 * len(features(0).data))
+    for number in range(3):
+        cache.put(KEYS[number], features(number))
+    cache.get(KEYS[0])
+    cache.put(KEYS[3], features(3))
+    assert [cache.get(key) for key in KEYS[:4]] == [features(0), None, features(2), features(3)]
+
+
 # --- disk ---
 
 
