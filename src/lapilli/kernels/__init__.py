@@ -1,0 +1,1 @@
+"""The few operations that torch is too slow at: a plain reference of each, and versions for the processor."""
