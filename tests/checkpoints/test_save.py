@@ -149,7 +149,7 @@ def test_each_type_is_near_what_it_stores(type: str, tmp_path: Path) -> None:
     save_gguf(checkpoint, tmp_path / "model.gguf", type=type)
     stored = {tensor.type for tensor in read_gguf(tmp_path / "model.gguf").tensors.values()}
     assert stored == {type, "F32"}
-    again = load_checkpoint(tmp_path / "model.gguf")
+    again = load_checkpoint(tmp_path / "model.gguf", expand=True)
     assert again.model.dtype == {"F16": torch.float16, "BF16": torch.bfloat16}.get(type, torch.float32)
     bits = {"F16": 11, "BF16": 8}.get(type) or int(type[1])
     for name, value in checkpoint.model.state_dict().items():

@@ -127,6 +127,16 @@ def quantized_parts(array: npt.NDArray[Any], type: TensorType | str) -> Iterator
         yield packed.view(np.uint8).reshape(-1)
 
 
+def q5_0_as_q8_0(raw: Bytes) -> Bytes:
+    """Q5_0 blocks as Q8_0 ones of the very same weights: the same scales, the levels with a byte each."""
+    blocks = np.ascontiguousarray(raw).reshape(-1).view(Q5_0)
+    wide = np.empty(len(blocks), dtype=Q8_0)
+    for part in _parts(len(blocks), 32):
+        wide["d"][part] = blocks["d"][part]
+        wide["q"][part] = _read_levels(blocks[part]).astype(np.int8) - np.int8(16)
+    return wide.view(np.uint8)
+
+
 def _parts(blocks: int, weights: int) -> Iterator[slice]:
     step = CHUNK // weights
     for start in range(0, blocks, step):

@@ -7,13 +7,17 @@ src/llama-quant.cpp), but where it names a Q5 type for a mixture of four bits: t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from lapilli.checkpoints.ggml import TensorType
-from lapilli.config import TextConfig
+import numpy as np
+
+from lapilli.checkpoints.ggml import TensorType, dequantize, quantize
+from lapilli.checkpoints.weights import Weight
+from lapilli.config import LlavaConfig, TextConfig
 from lapilli.errors import InputError
+from lapilli.kernels.quantized import supports
 
 _PLAIN = (TensorType.F32, TensorType.F16, TensorType.BF16)
 # Where a row is no whole number of blocks: the next type up with smaller ones.
@@ -95,3 +99,58 @@ MIXTURES = {
     "Q4_1": Mixture(TensorType.Q4_1, TensorType.Q6_K, TensorType.Q8_0, 3),
     "Q4_0": Mixture(TensorType.Q4_0, TensorType.Q6_K, TensorType.Q8_0, 2),
 }
+
+
+Quantization = Literal["int8", "int4"]
+
+
+def planned(
+    weights: Mapping[str, Weight], config: LlavaConfig, bits: Quantization
+) -> tuple[dict[str, Weight], tuple[str, ...]]:
+    """The weights with the types that their matrices shall have, and the names of those that no type fits.
+
+    What has no more bits already stays as it is. Raises InputError for `bits` that are not known.
+    """
+    if bits not in _LOADED:
+        raise InputError(f"quantize is {str(bits)[:40]!r}, it may be {' or '.join(map(repr, _LOADED))}")
+    found, left = dict(weights), []
+    for name, weight in weights.items():
+        if len(weight.shape) != 2 or name == "vision.position":
+            continue
+        wanted = _LOADED[bits].type_of((name,), weight.shape, config.text)
+        if _is_kept(weight, wanted):
+            continue
+        if wanted is TensorType.Q5_0:
+            wanted = _better(weight, (TensorType.Q4_0, TensorType.Q4_1))
+        if supports(wanted, weight.shape):
+            found[name] = replace(weight, type=wanted, packed=None)
+        else:
+            found[name] = replace(weight, type=None, packed=None)
+            left.append(name)
+    return found, tuple(left)
+
+
+def _is_kept(weight: Weight, wanted: TensorType) -> bool:
+    """Whether it is stored in a type that has a kernel and no more bits than the wanted one."""
+    if weight.packed is None or weight.type is None or not supports(weight.type, weight.shape):
+        return False
+    return _bits(weight.type) <= _bits(wanted)
+
+
+def _bits(type: TensorType) -> float:
+    return 8 * type.block_bytes / type.block_weights
+
+
+def _better(weight: Weight, types: Sequence[TensorType]) -> TensorType:
+    """The type that changes some rows, taken from everywhere, the least."""
+    floats = weight.read()
+    some = floats[:: max(1, len(floats) // 256)].float().numpy()
+    weight.release()
+
+    def error(type: TensorType) -> float:
+        return float(np.square(dequantize(quantize(some, type), type, some.shape) - some).sum())
+
+    return min(types, key=error)
+
+
+_LOADED = {"int8": MIXTURES["Q8_0"], "int4": MIXTURES["Q4_K_M"]}

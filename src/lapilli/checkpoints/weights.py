@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from lapilli.checkpoints.ggml import TensorType
+from lapilli.checkpoints.ggml import TensorType, q5_0_as_q8_0, quantize
 from lapilli.checkpoints.names import Layout, is_unread, spelt_first, tensors_of
 from lapilli.checkpoints.safetensors import TensorHeader, check_header, read_index
 from lapilli.config import LlavaConfig
 from lapilli.errors import CheckpointError
+from lapilli.kernels.quantized import QuantizedWeight, supports
 from lapilli.model.llava import Llava
+from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear, fuse, layer_of
 
 Shape = tuple[int, ...]
 
@@ -163,24 +165,104 @@ def stored_dtype(weights: Iterable[Weight]) -> torch.dtype:
 
 
 def assemble(
-    config: LlavaConfig, weights: Mapping[str, Weight], dtype: torch.dtype | None, device: str | torch.device
+    config: LlavaConfig,
+    weights: Mapping[str, Weight],
+    dtype: torch.dtype | None,
+    device: str | torch.device,
+    *,
+    quantized: bool = False,
 ) -> Llava:
     """A model whose parameters are the files' own memory, or each converted on its own.
 
-    `dtype` None keeps the type that most weights are stored in.
+    `dtype` None keeps the type that most weights are stored in. With `quantized`, matrices that have a quantized type
+    with a kernel keep it, and those that shall have one are brought to it; without, all become floats.
     """
     kind = dtype or stored_dtype(weights.values())
     with torch.device("meta"):
         model = Llava(config)
-    values = {name: _ready(weights[name], device, kind) for name, _ in model.named_parameters()}
-    model.load_state_dict(values, assign=True)
+    layers = dict(_quantizable(model, weights)) if quantized else {}
+    if layers and kind not in (torch.float32, torch.bfloat16):
+        kind = torch.float32  # what the kernels take
+    values = {}
+    for name, _ in model.named_parameters():
+        module, _, part = name.rpartition(".")
+        if module not in layers or part != "weight":
+            values[name] = _ready(weights[name], device, kind)
+    for path, layer in layers.items():
+        weight = _quantized(weights[f"{path}.weight"])
+        bias = values.pop(f"{path}.bias", None)
+        made: nn.Module = QuantizedLinear(weight, bias)
+        if isinstance(layer, nn.Embedding):
+            made = QuantizedEmbedding(weight, kind)
+            if config.text.tie_embeddings:
+                setattr(model.language, "head", QuantizedLinear(weight))  # noqa: B010 (it is declared a plain one)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, made)
+    model.load_state_dict(values, strict=False, assign=True)
+    fuse(model)
+    assert not any(value.is_meta for value in model.parameters()), "a parameter without a weight"
     return model.eval()
 
 
+def _quantizable(model: Llava, weights: Mapping[str, Weight]) -> Iterator[tuple[str, nn.Module]]:
+    """The layers whose matrices have, or shall have, a type that there is a kernel for."""
+    for path, layer in model.named_modules():
+        weight = weights.get(f"{path}.weight")
+        if weight is None or weight.type is None or not isinstance(layer, nn.Linear | nn.Embedding):
+            continue
+        type = TensorType.Q8_0 if _widens(weight) else weight.type
+        if supports(type, weight.shape):
+            yield path, layer
+
+
+def _widens(weight: Weight) -> bool:
+    """Whether it is stored as Q5_0, whose levels fit into Q8_0 with the same scales."""
+    return weight.type is TensorType.Q5_0 and weight.packed is not None
+
+
+def _quantized(weight: Weight) -> QuantizedWeight:
+    """Its blocks as they are stored, or made of its floats."""
+    assert weight.type is not None
+    type = weight.type
+    if weight.packed is None:
+        floats = weight.read()
+        raw = torch.from_numpy(quantize(floats.float().numpy(), type))
+        del floats
+    elif _widens(weight):
+        type, raw = TensorType.Q8_0, torch.from_numpy(q5_0_as_q8_0(weight.packed().numpy()))
+    else:
+        raw = weight.packed()
+    rows, width = weight.shape
+    made = QuantizedWeight.from_ggml(raw, type, (rows, width))
+    weight.release()
+    return made
+
+
 def weights_of(model: Llava) -> dict[str, Weight]:
-    """The weights of a model that is in memory, by the names of its parameters."""
+    """The weights of a model that is in memory, by the names of its parameters before it was quantized.
+
+    Quantized ones are expanded to float32 as they are read.
+    """
+    shapes = shapes_of(model.config)
     values = {name: value.detach() for name, value in model.named_parameters()}
-    return {name: Weight(tuple(value.shape), value.dtype, partial(_itself, value)) for name, value in values.items()}
+    found = {}
+    for name, shape in shapes.items():
+        if name in values:
+            found[name] = Weight(shape, values[name].dtype, partial(_itself, values[name]))
+            continue
+        layer, rows = layer_of(model, name)
+        if name.endswith(".bias"):
+            assert isinstance(layer, QuantizedLinear)
+            assert layer.bias is not None
+            bias: Tensor = layer.bias.detach()[rows]
+            found[name] = Weight(shape, bias.dtype, partial(_itself, bias))
+        else:
+            found[name] = Weight(shape, torch.float32, partial(_expanded, layer.weight, rows))
+    return found
+
+
+def _expanded(weight: QuantizedWeight, rows: slice) -> Tensor:
+    return weight.dequantize()[rows]
 
 
 def _itself(value: Tensor) -> Tensor:
