@@ -122,6 +122,8 @@ def test_what_has_no_limit_is_refused(schema: Any, said: str) -> None:
 
 def test_a_recursion_that_must_go_on_is_refused() -> None:
     with pytest.raises(InputError, match="nothing can satisfy"):
+        bounded({"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 1}]})
+    with pytest.raises(InputError, match="nothing can satisfy"):
         bounded({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]})
 
 

@@ -38,7 +38,7 @@ def compiler(tokenizer: Tokenizer) -> GrammarCompiler:
 def blank_tokenizer() -> Tokenizer:
     """A vocabulary as sentencepiece makes them: a blank before the text that decoding drops, bytes as a last resort."""
     words = ["<unk>", "<s>", "</s>", "<image>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    words += ["▁", *"abceinosyz0123456789,:", '"', "{", "}", "[", "]", "▁yes", "▁no", "▁{", "ye", "▁▁"]
+    words += ["▁", *"abceinosyz0123456789,:", '"', "{", "}", "[", "]", "▁yes", "▁no", "▁{", "ye", "▁▁", "▁y"]
     blank = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     document = {
         "version": "1.0",
@@ -53,7 +53,7 @@ def blank_tokenizer() -> Tokenizer:
         "decoder": {"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
             {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-        "model": {"type": "BPE", "vocab": {word: index for index, word in enumerate(words)}, "merges": [],
+        "model": {"type": "BPE", "vocab": {word: index for index, word in enumerate(words)}, "merges": [["▁", "y"]],
                   "unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True},
     }  # fmt: skip
     return Tokenizer.from_json(json.dumps(document), config={"eos_token": "</s>", "unk_token": "<unk>"})
@@ -460,7 +460,7 @@ def test_answers_in_several_threads(compiler: GrammarCompiler, tokenizer: Tokeni
 @pytest.mark.parametrize(
     ("constraint", "yes", "no"),
     [
-        (Constraint.choice(["yes", "no", " no", "a/b\nc"]), ["yes", " no", "no", "a/b\nc"], ["yes ", "  no", " yes"]),
+        (Constraint.choice(["yes", "no", " nay", "a/b\nc"]), ["yes", " nay", "no", "a/b\nc"], ["yes ", "nay", " yes"]),
         (Constraint.regex(r" ?[ab]/\d"), ["a/1", " a/1"], ["  a/1", "a"]),
         (Constraint.json_schema({"type": "object"}), ['{"a":1}', "{}"], [" {}", '{ "a":1}']),
     ],
@@ -479,3 +479,12 @@ def test_a_first_blank_that_decoding_drops_is_no_part_of_the_answer(
     mask_V = compiler.matcher(Constraint.regex("(?s:.*)")).mask()
     image = tokenizer.token_id("<image>")
     assert not mask_V[image], "a placeholder is no text even where the file does not call it special"
+
+
+def test_what_is_forced_is_cut_as_the_tokenizer_cuts_it() -> None:
+    tokenizer = blank_tokenizer()  # it puts a blank before any text, and never makes its longest token, "ye"
+    matcher = GrammarCompiler(tokenizer, tokenizer.vocab_size).matcher(Constraint.choice(["oyes"]))
+    matcher.accept(tokenizer.encode("o")[-1])
+    forced = matcher.forced()
+    assert forced == tokenizer.encode("oyes")[-3:][: len(forced)]
+    assert len(forced) > 1
