@@ -483,8 +483,7 @@ def test_a_first_blank_that_decoding_drops_is_no_part_of_the_answer(
 
 def test_what_is_forced_is_cut_as_the_tokenizer_cuts_it() -> None:
     tokenizer = blank_tokenizer()  # it puts a blank before any text, and never makes its longest token, "ye"
-    matcher = GrammarCompiler(tokenizer, tokenizer.vocab_size).matcher(Constraint.choice(["oyes"]))
-    matcher.accept(tokenizer.encode("o")[-1])
-    forced = matcher.forced()
-    assert forced == tokenizer.encode("oyes")[-3:][: len(forced)]
-    assert len(forced) > 1
+    matcher = GrammarCompiler(tokenizer, tokenizer.vocab_size).matcher(Constraint.choice(["yyes"]))
+    letters = tokenizer.encode("oyyes")[-4:]
+    matcher.accept(letters[0])
+    assert matcher.forced() == letters[1:]
