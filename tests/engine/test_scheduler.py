@@ -13,7 +13,7 @@ from lapilli.engine.blocks import ROOT, BlockPool
 from lapilli.engine.request import Picture, Request, Status, Unit, units_of
 from lapilli.engine.scheduler import Plan, Scheduler, SchedulerOptions
 
-OPTIONS = SchedulerOptions(max_running=4, chunk=8, patience=3)
+OPTIONS = SchedulerOptions(max_running=4, rows=6, chunk=8, grain=4, patience=3)
 
 
 class Machine:
@@ -34,7 +34,10 @@ class Machine:
     def place(self, request: Request, position: int) -> int:
         return request.blocks[position // self.pool.size] * self.pool.size + position % self.pool.size
 
-    def step(self, speak: int = 7) -> Plan | None:
+    def step(self, speak: int = 7, guesses: int = 0, right: int = 0) -> Plan | None:
+        """Of `guesses` that each answer is given, as far as there are rows, the first `right` are said."""
+        for request in self.scheduler.running:
+            request.drafts = [3] * min(guesses, max(0, request.limit - request.said - 1))
         plan = self.scheduler.plan()
         if plan is None:
             return None
@@ -43,15 +46,18 @@ class Machine:
             for position in range(work.start):
                 held = self.places[self.place(request, position)]
                 assert held == request.units[position], f"place {position} holds {held}, not what was read there"
-            written = {self.place(request, position) for position in range(work.start, work.stop)}
+            end = work.stop + len(work.drafts)
+            written = {self.place(request, position) for position in range(work.start, end)}
             for other in self.scheduler.running:
                 if other is not request:
                     read = {self.place(other, position) for position in range(other.computed)}
                     assert not written & read, "a place that another request reads is overwritten"
             for position in range(work.start, work.stop):
                 self.places[self.place(request, position)] = request.units[position]
+            for position, draft in enumerate(work.drafts, work.stop):
+                self.places[self.place(request, position)] = draft
         for work in plan.works:
-            self.scheduler.settle(work, speak if work.speaks else None)
+            self.scheduler.settle(work, [*work.drafts[:right], speak] if work.speaks else [])
         for request in list(self.alive):
             if request.said >= request.limit:
                 self.finish(request)
@@ -100,7 +106,7 @@ def test_ten_thousand_steps_of_any_kind_lose_no_block_and_mix_no_content() -> No
             aborted += 1
         else:
             before = list(machine.scheduler.running)
-            machine.step(speak=rng.randrange(5))
+            machine.step(rng.randrange(5), guesses=rng.choice((0, 0, 3)), right=rng.randrange(3))
             preempted += sum(request.status is Status.WAITING for request in before)
             reused += sum(request.reused > 0 and request not in before for request in machine.scheduler.running)
         machine.check()
@@ -190,19 +196,77 @@ def test_chunks_stand_at_absolute_positions_wherever_reading_begins() -> None:
     assert ranges == [(12, 16), (16, 24), (24, 27)]
 
 
-def test_an_answer_is_computed_token_by_token_even_after_it_gave_way() -> None:
-    machine = Machine(blocks=6, options=SchedulerOptions(max_running=2, chunk=8, patience=3))
+def test_an_answer_is_computed_in_rows_even_after_it_gave_way() -> None:
+    machine = Machine(blocks=6, options=SchedulerOptions(max_running=2, rows=3, chunk=8, patience=3))
     machine.add(list(range(7)), 13)
     second = machine.add(list(range(20, 27)), 10)
-    gave_way, widths = 0, set()
+    gave_way, widths = 0, []
     while (plan := machine.step()) is not None:
         gave_way += second.status is Status.WAITING and second.said > 0
-        widths |= {work.stop - work.start for work in plan.decode}
+        widths.append(sum(len(work.tokens) for work in plan.decode))
         assert plan.prefill is None or plan.prefill.stop <= plan.prefill.request.prompt_length
         machine.check()
     assert gave_way > 0
-    assert widths == {1}
+    assert max(widths) == 3, "what it had said is read again as many rows at a time as a step has"
     assert second.said == 10
+
+
+def test_guesses_take_rows_that_are_left_and_count_as_far_as_they_are_said() -> None:
+    machine = Machine(blocks=20, options=SchedulerOptions(max_running=3, rows=4, chunk=8, patience=3))
+    first, second = machine.add([1, 2, 3], 9), machine.add([4, 5, 6], 9)
+    while first.said == 0 or second.said == 0:
+        machine.step()
+    first.drafts, before = [8, 9, 10], first.length
+    plan = machine.scheduler.plan()
+    assert plan is not None
+    works = {work.request: work for work in plan.decode}
+    assert works[first].drafts == (8, 9), "one row is the other's"
+    assert len(works[second].tokens) == 1
+    machine.scheduler.settle(works[first], [8, 7])
+    machine.scheduler.settle(works[second], [5])
+    assert (first.computed, first.length) == (before + 1, before + 2)
+    assert first.units[-2:] == [8, 7]
+
+
+def test_guesses_make_nobody_give_way_and_never_pass_the_limit() -> None:
+    machine = Machine(blocks=4, options=SchedulerOptions(max_running=2, rows=8, chunk=8, patience=3))
+    first = machine.add([1, 2, 3], 4)
+    second = machine.add([4, 5, 6], 4)
+    while first.said == 0 or second.said == 0:
+        machine.step()
+    first.drafts = [7] * 7
+    plan = machine.scheduler.plan()
+    assert plan is not None
+    assert all(work.request.status is Status.RUNNING for work in plan.decode)
+    work = next(work for work in plan.decode if work.request is first)
+    assert work.start + len(work.tokens) <= min(first.prompt_length + first.limit, len(first.blocks) * 4)
+    machine.check()
+
+
+def test_what_is_found_is_whole_grains() -> None:
+    options = SchedulerOptions(max_running=2, rows=2, chunk=8, grain=8)
+    machine = Machine(blocks=30, options=options)
+    machine.add(list(range(12)), 1)
+    machine.drain()
+    same = machine.add([*range(12), 50, 51, 52, 53, 54], 1)
+    machine.step()
+    assert same.reused == 8, "the third block was computed in a shorter chunk"
+    machine.drain()
+    third = machine.add([*range(12), 50, 51, 52, 53, 54], 1)
+    machine.step()
+    assert third.reused == 16
+
+
+def test_another_root_finds_nothing_of_the_first() -> None:
+    machine = Machine(blocks=20)
+    machine.add(list(range(12)), 1)
+    machine.drain()
+    other = Request("other", list(range(12)), 1, root=ROOT - 1)
+    machine.scheduler.add(other)
+    machine.alive.append(other)
+    machine.step()
+    assert other.reused == 0
+    machine.drain()
 
 
 def test_a_short_prompt_overtakes_a_long_one_and_waits_two_chunks_at_most() -> None:
@@ -233,7 +297,7 @@ def test_speaking_and_aborting_in_the_same_step_is_no_fault() -> None:
     assert plan is not None
     machine.finish(request)
     machine.scheduler.finish(request)
-    machine.scheduler.settle(plan.works[0], 4)
+    machine.scheduler.settle(plan.works[0], [4])
     assert request.units == [1, 2, 3]
     machine.check()
 

@@ -12,7 +12,7 @@ Unit = int | tuple[str, int]
 placeholders are thus never equal units, and no two pictures share a block."""
 
 ROOT = 0
-"""The prefix of no tokens."""
+"""The prefix of no tokens; other roots are negative."""
 
 
 @dataclass
@@ -25,10 +25,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Match:
-    """Sealed blocks that hold the beginning of a prompt, and the prefix that they end."""
+    """Sealed blocks that hold the beginning of a prompt, and the prefix that each of them ends."""
 
     blocks: tuple[int, ...]
-    prefix: int
+    prefixes: tuple[int, ...]
+
+    def first(self, count: int) -> Match:
+        """The first so many of them."""
+        return Match(self.blocks[:count], self.prefixes[:count])
 
 
 class BlockPool:
@@ -57,19 +61,22 @@ class BlockPool:
         """How many blocks so many places need."""
         return -(-places // self.size)
 
-    def match(self, units: Sequence[Unit]) -> Match:
+    def match(self, units: Sequence[Unit], root: int = ROOT) -> Match:
         """The longest beginning of `units` that lies in sealed blocks; whole blocks only.
 
         Keys are compared in full, not by their hashes: a hit is the same content.
         """
-        found, prefix = [], ROOT
+        found: list[int] = []
+        prefixes: list[int] = []
+        prefix = root
         for start in range(0, len(units) - self.size + 1, self.size):
             hit = self._sealed.get((prefix, tuple(units[start : start + self.size])))
             if hit is None:
                 break
             number, prefix = hit
             found.append(number)
-        return Match(tuple(found), prefix)
+            prefixes.append(prefix)
+        return Match(tuple(found), tuple(prefixes))
 
     def fits(self, match: Match, fresh: int) -> bool:
         """Whether the matched blocks can be held and as many fresh ones taken."""

@@ -11,7 +11,8 @@ import torch
 
 from lapilli.checkpoints.load import Checkpoint, load_checkpoint
 from lapilli.engine.answer import Answer, Chunk
-from lapilli.engine.generation import write
+from lapilli.engine.engine import Engine, EngineOptions
+from lapilli.engine.grammar import Constraint
 from lapilli.engine.sampler import SamplingKeywords, SamplingOptions
 from lapilli.errors import InputError, PromptError
 from lapilli.inputs.chat import Message, TextPart, conversation
@@ -30,12 +31,13 @@ class LocalModel:
     model.generate(["USER: <image>\\nWhat is this?\\nASSISTANT:"], images=[picture])  # raw prompts, batched
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, engine: EngineOptions | None = None) -> None:
         self.checkpoint = checkpoint
         self.model = checkpoint.model.eval()
         self.config = checkpoint.config
         self.prompts = checkpoint.prompts
         self.tokenizer = checkpoint.prompts.tokenizer
+        self.engine = Engine(checkpoint, engine)
 
     def chat(
         self,
@@ -44,14 +46,18 @@ class LocalModel:
         *,
         system: str | None = None,
         options: SamplingOptions | None = None,
+        constraint: Constraint | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Answer:
         """Answer a question or a conversation; what people wrote is never taken for markup.
 
         `prompt_or_messages` is a text, or messages as OpenAI, Ollama or transformers write them; `images` are paths,
-        bytes or Pillow pictures. Raises PromptError, ImageError or InputError.
+        bytes or Pillow pictures. `constraint` is the form that the answer must have. Raises PromptError, ImageError or
+        InputError.
         """
-        for chunk in self.stream(prompt_or_messages, images, system=system, options=options, **sampling):
+        for chunk in self.stream(
+            prompt_or_messages, images, system=system, options=options, constraint=constraint, **sampling
+        ):
             if chunk.answer is not None:
                 return chunk.answer
         raise AssertionError("a stream always ends with its answer")
@@ -63,6 +69,7 @@ class LocalModel:
         *,
         system: str | None = None,
         options: SamplingOptions | None = None,
+        constraint: Constraint | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Iterator[Chunk]:
         """The same as `chat`, in pieces of text as they are made; the last piece carries the whole answer."""
@@ -71,12 +78,11 @@ class LocalModel:
             messages = [Message("system", (TextPart(system),)), *messages]
         prompt = self.prompts.chat(messages)
         begun = False
-        for events in self._write([prompt], self._options(options, sampling)):
-            for _, text, answer in events:
-                # The blank between the cue and the first word belongs to the format, not to the answer.
-                text = text if begun else text.lstrip()
-                begun = begun or bool(text)
-                yield Chunk(text=text, answer=answer and dataclasses.replace(answer, text=answer.text.lstrip()))
+        for chunk in self.engine.stream(self.engine.submit(prompt, self._options(options, sampling), constraint)):
+            # The blank between the cue and the first word belongs to the format, not to the answer.
+            text, answer = chunk.text if begun else chunk.text.lstrip(), chunk.answer
+            begun = begun or bool(text)
+            yield Chunk(text=text, answer=answer and dataclasses.replace(answer, text=answer.text.lstrip()))
 
     def generate(
         self,
@@ -84,6 +90,7 @@ class LocalModel:
         images: Sequence[Any] = (),
         *,
         options: SamplingOptions | None = None,
+        constraint: Constraint | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> list[Answer]:
         """Go on from raw prompts, all together; `<image>` stands for a picture.
@@ -96,13 +103,15 @@ class LocalModel:
             raise PromptError("no prompt was given: give at least one")
         shares = self._share(texts, images)
         built = [self.prompts.raw(text, share) for text, share in zip(texts, shares, strict=True)]
-        answers: dict[int, Answer] = {}
-        for events in self._write(built, self._options(options, sampling)):
-            answers.update({number: answer for number, _, answer in events if answer is not None})
-        return [answers[number] for number in range(len(built))]
+        return self.complete(built, self._options(options, sampling), constraint)
 
-    def _write(self, prompts: list[Prompt], options: SamplingOptions) -> Iterator[list[tuple[int, str, Answer | None]]]:
-        return write(self.model, self.tokenizer, prompts, [options] * len(prompts))
+    def complete(
+        self, prompts: Sequence[Prompt], options: SamplingOptions, constraint: Constraint | None = None
+    ) -> list[Answer]:
+        """Answers to prompts that are built already (`model.prompts`), all together."""
+        jobs = [self.engine.submit(prompt, options, constraint) for prompt in prompts]
+        answers = {job: chunk.answer for job, chunk in self.engine.stream_all(jobs) if chunk.answer is not None}
+        return [answers[job] for job in jobs]
 
     def _options(self, options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
         """What was asked for; an answer that nobody limited is limited as its checkpoint recommends."""

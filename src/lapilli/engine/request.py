@@ -38,12 +38,15 @@ def units_of(token_ids: Sequence[int], pictures: Sequence[Picture] = ()) -> list
 class Request:
     """A prompt and its answer so far; `computed` places of it lie in `blocks`, the first ones found there already.
 
-    `sealed` of the blocks can be found by others; `prefix` names what these hold.
+    `sealed` of the blocks can be found by others; `prefix` names what these hold. `root` is the prefix of nothing:
+    another one where the same tokens would leave something else in the cache. `drafts` is what the answer may go on
+    with: guesses that the next step may check along the way.
     """
 
     id: str
     units: list[Unit]
     limit: int
+    root: int = ROOT
     prompt_length: int = field(init=False)
     status: Status = Status.WAITING
     arrival: int = 0
@@ -52,6 +55,7 @@ class Request:
     blocks: list[int] = field(default_factory=list)
     sealed: int = 0
     prefix: int = ROOT
+    drafts: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.units)

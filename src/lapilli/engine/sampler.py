@@ -30,6 +30,7 @@ class SamplingKeywords(TypedDict, total=False):
     seed: int | None
     max_tokens: int | None
     stop: Sequence[str]
+    logprobs: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ class SamplingOptions:
     SamplingOptions(max_tokens=64, stop=["\\n"])  # an end by count or by text
 
     `top_k=0`, `top_p=1` and `min_p=0` (arXiv 2407.01082) keep every token. `repeat_penalty` (arXiv 1909.05858)
-    looks at prompt and answer, the other two penalties at the answer. Raises InputError out of range.
+    looks at prompt and answer, the other two penalties at the answer. `logprobs=n` asks for each token's
+    log-probability, and for the n likeliest at its place. Raises InputError out of range.
     """
 
     temperature: float = 0.0
@@ -54,6 +56,7 @@ class SamplingOptions:
     seed: int | None = None
     max_tokens: int | None = None
     stop: Sequence[str] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _check(self, "temperature", 0, 100)
@@ -63,10 +66,10 @@ class SamplingOptions:
         _check(self, "repeat_penalty", 0, 100, above=True)
         _check(self, "presence_penalty", -100, 100)
         _check(self, "frequency_penalty", -100, 100)
-        for name, low, high in (("seed", -(1 << 63), (1 << 63) - 1), ("max_tokens", 0, 1 << 31)):
+        for name, low, high in (("seed", -(1 << 63), (1 << 63) - 1), ("max_tokens", 0, 1 << 31), ("logprobs", 0, 100)):
             if getattr(self, name) is not None:
                 _check(self, name, low, high)
-        for name in ("top_k", "seed", "max_tokens"):
+        for name in ("top_k", "seed", "max_tokens", "logprobs"):
             if not isinstance(getattr(self, name), int | None):
                 raise InputError(f"{name} must be a whole number, not {getattr(self, name)!r}")
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

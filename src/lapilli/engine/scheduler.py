@@ -7,6 +7,7 @@ a preemption, and where its beginning was found in the cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lapilli.engine.blocks import BlockPool
@@ -16,30 +17,43 @@ from lapilli.errors import PromptError
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerOptions:
-    """How many requests hold blocks at once, how long a chunk is, and for how many steps a prompt may be overtaken."""
+    """How many requests hold blocks at once, how long a chunk is, and for how many steps a prompt may be overtaken.
+
+    `rows` is how many tokens of answers a step may compute. What is found in the cache is a multiple of `grain`
+    tokens, whole blocks: as fine as sums can be cut without a different last bit; None for a chunk.
+    """
 
     max_running: int = 8
-    chunk: int = 256
+    chunk: int = 128
+    rows: int = 8
+    grain: int | None = None
     patience: int = 16
 
 
 @dataclass(frozen=True)
 class Work:
-    """Places [start, stop) of a request to be computed in this step."""
+    """Places [start, stop) of a request to be computed in this step, and guesses at those that follow."""
 
     request: Request
     start: int
     stop: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def speaks(self) -> bool:
         """Whether the next token follows from it: it ends at the last place known."""
         return self.stop == self.request.length
 
+    @property
+    def tokens(self) -> list[int]:
+        """What stands at its places, in an answer."""
+        known = self.request.units[self.start : self.stop]
+        return [*(unit for unit in known if isinstance(unit, int)), *self.drafts]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """One step: a chunk of at most one prompt, and one place of each answer."""
+    """One step: a chunk of at most one prompt, and one place or more of each answer."""
 
     prefill: Work | None
     decode: tuple[Work, ...]
@@ -55,7 +69,12 @@ class Scheduler:
     def __init__(self, pool: BlockPool, options: SchedulerOptions) -> None:
         if options.chunk % pool.size:
             raise ValueError(f"a chunk of {options.chunk} tokens is no whole number of blocks of {pool.size}")
+        if (options.grain or options.chunk) % pool.size:
+            raise ValueError(f"a grain of {options.grain} tokens is no whole number of blocks of {pool.size}")
+        if options.rows < options.max_running:
+            raise ValueError(f"{options.rows} rows are too few for {options.max_running} answers at once")
         self.pool, self.options = pool, options
+        self.grain = options.grain or options.chunk
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         self._arrivals = 0
@@ -92,28 +111,48 @@ class Scheduler:
         prefill = self._plan_prefill(reading) if reading else None
         return Plan(prefill, tuple(decode)) if decode or prefill else None
 
-    def settle(self, work: Work, token: int | None = None) -> None:
-        """The work was computed; `token` is what the request says next, where the work speaks."""
+    def settle(self, work: Work, tokens: Sequence[int] = ()) -> None:
+        """The work was computed; `tokens` are what the request says next, where the work speaks.
+
+        All of them but the last were among its drafts: their places are computed too.
+        """
         request = work.request
         if request.status is not Status.RUNNING:
             return  # aborted while it was computed
-        assert (token is not None) == work.speaks, "a token follows from the last place known, and from no other"
-        request.computed = work.stop
+        assert bool(tokens) == work.speaks, "a token follows from the last place known, and from no other"
+        assert tuple(tokens[:-1]) == work.drafts[: max(0, len(tokens) - 1)], "what was not guessed is not computed"
+        request.computed = work.stop + max(0, len(tokens) - 1)
+        request.units += tokens
         self._seal(request)
-        if token is not None:
-            request.units.append(token)
 
     # --- how a step is put together ---
 
     def _plan_decode(self) -> list[Work]:
-        """The next place of each answer, the oldest request first; where blocks run out, the youngest gives way."""
-        planned: list[Work] = []
+        """The next place of each answer, the oldest request first; where blocks run out, the youngest gives way.
+
+        Rows that are left go to places that are known already, then to guesses, as far as blocks are free.
+        """
+        speaking: list[Request] = []
         for request in sorted(self.running, key=lambda r: r.arrival):
-            if request.status is not Status.RUNNING or request.reading:
-                continue
-            if self._make_room(request):
-                planned.append(Work(request, request.computed, request.computed + 1))
+            if request.status is Status.RUNNING and not request.reading and self._make_room(request):
+                speaking.append(request)
+        spare, planned = self.options.rows - len(speaking), []
+        for request in speaking:
+            known = request.length - request.computed
+            width = min(known + len(request.drafts), 1 + spare)
+            width = self._stretch(request, min(width, request.prompt_length + request.limit - request.computed))
+            spare -= width - 1
+            stop = request.computed + min(width, known)
+            planned.append(Work(request, request.computed, stop, tuple(request.drafts[: max(0, width - known)])))
         return planned
+
+    def _stretch(self, request: Request, width: int) -> int:
+        """As many of `width` places as have blocks, or can have some that nobody uses; one at least."""
+        wanted = self.pool.blocks_of(request.computed + width) - len(request.blocks)
+        # One is left for each that runs: a guess must make nobody give way.
+        if wanted > 0 and self.pool.free >= wanted + len(self.running):
+            request.blocks += self.pool.take(wanted)
+        return min(width, len(request.blocks) * self.pool.size - request.computed)
 
     def _make_room(self, request: Request) -> bool:
         """A block for the next place; False where the request itself had to give way."""
@@ -132,14 +171,15 @@ class Scheduler:
         while self.waiting and len(self.running) < self.options.max_running:
             request = min(self.waiting, key=lambda r: r.arrival)
             # The last place of a prompt is always computed: what is said next follows from it.
-            match = self.pool.match(request.units[: request.prompt_length - 1])
+            match = self.pool.match(request.units[: request.prompt_length - 1], request.root)
+            match = match.first(len(match.blocks) * self.pool.size // self.grain * self.grain // self.pool.size)
             fresh = self.pool.blocks_of(request.prompt_length) - len(match.blocks)
             # A block in reserve for each that runs, or the newcomer would be the next to give way.
             if not self.pool.fits(match, fresh + len(self.running)):
                 return
             self.pool.hold(match.blocks)
             request.blocks = [*match.blocks, *self.pool.take(fresh)]
-            request.sealed, request.prefix = len(match.blocks), match.prefix
+            request.sealed, request.prefix = len(match.blocks), (request.root, *match.prefixes)[-1]
             request.computed = request.reused = len(match.blocks) * self.pool.size
             request.status = Status.RUNNING
             self.waiting.remove(request)
@@ -176,12 +216,13 @@ class Scheduler:
         request.blocks = []
 
     def _seal(self, request: Request) -> None:
-        """Blocks that lie wholly in the prompt and are computed can be found by others from now on.
+        """Blocks that lie in whole grains of the prompt and are computed can be found by others from now on.
 
         Not those of the answer: computed token by token, they may differ in the last bit from what a prompt gives.
         """
         size = self.pool.size
-        while (request.sealed + 1) * size <= min(request.computed, request.prompt_length):
+        whole = min(request.computed, request.prompt_length) // self.grain * self.grain
+        while (request.sealed + 1) * size <= whole:
             start = request.sealed * size
             units = request.units[start : start + size]
             request.prefix = self.pool.seal(request.blocks[request.sealed], request.prefix, units)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lapilli.config import TextConfig, VisionConfig
-from lapilli.model.cache import KVCache
+from lapilli.model.cache import Cache
 from lapilli.model.rope import rotate
 
 
@@ -34,58 +33,28 @@ class CausalAttention(nn.Module):
         size, wide = config.hidden_size, config.num_heads * config.head_dim
         narrow = config.num_kv_heads * config.head_dim
         self.layer = layer
+        self.widths = (wide, narrow, narrow)
         self.window = config.window_of(layer)
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.q = nn.Linear(size, wide, bias=config.attention_bias)
         self.k = nn.Linear(size, narrow, bias=config.attention_bias)
         self.v = nn.Linear(size, narrow, bias=config.attention_bias)
         self.out = nn.Linear(wide, size, bias=config.output_bias)
+        self.qkv: nn.Module | None = None
+        """The three of them in one, where weights are quantized; then `q`, `k` and `v` stay unused."""
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor], masks: Masks, cache: KVCache | None) -> Tensor:
-        q_BHTD = rotate(_split_heads(self.q(x_BTD), self.num_heads), *rotation)
-        k_BKSD = rotate(_split_heads(self.k(x_BTD), self.num_kv_heads), *rotation)
-        v_BKSD = _split_heads(self.v(x_BTD), self.num_kv_heads)
-        if cache is not None:
-            k_BKSD, v_BKSD = cache.update(self.layer, k_BKSD, v_BKSD)
-        mask, causal = masks.of(self.window)
-        out_BHTD = F.scaled_dot_product_attention(
-            q_BHTD, k_BKSD, v_BKSD, mask, is_causal=causal, enable_gqa=self.num_heads != self.num_kv_heads
-        )
-        out: Tensor = self.out(_join_heads(out_BHTD))
+    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache) -> Tensor:
+        q_BTD, k_BTD, v_BTD = self._project(x_BTD)
+        q_BHTD = rotate(_split_heads(q_BTD, self.num_heads), *rotation)
+        k_BKTD = rotate(_split_heads(k_BTD, self.num_kv_heads), *rotation)
+        v_BKTD = _split_heads(v_BTD, self.num_kv_heads)
+        out: Tensor = self.out(_join_heads(cache.attend(self.layer, q_BHTD, k_BKTD, v_BKTD, self.window)))
         return out
 
-
-class Masks:
-    """Who may look at whom in one forward pass, made once a window and shared by the layers.
-
-    Slots count cache places, so T new tokens stand in the last T of S slots. `valid_BS` is False on padding.
-    """
-
-    def __init__(self, new: int, seen: int, valid_BS: Tensor | None, device: torch.device) -> None:
-        self.new, self.seen, self.valid_BS, self.device = new, seen, valid_BS, device
-        self._made: dict[int | None, tuple[Tensor | None, bool]] = {}
-
-    def of(self, window: int | None) -> tuple[Tensor | None, bool]:
-        """The mask (B or 1, 1, T, S; True may look) and whether plain causal attention says the same."""
-        if window is not None and window >= self.seen:
-            window = None
-        if window not in self._made:
-            self._made[window] = self._make(window)
-        return self._made[window]
-
-    def _make(self, window: int | None) -> tuple[Tensor | None, bool]:
-        if self.valid_BS is None and window is None and (self.new == self.seen or self.new == 1):
-            return None, self.new > 1
-        query = torch.arange(self.seen - self.new, self.seen, device=self.device)[:, None]
-        key = torch.arange(self.seen, device=self.device)[None, :]
-        mask = key <= query
-        if window is not None:
-            mask &= key > query - window
-        if self.valid_BS is None:
-            return mask[None, None], False
-        # A padding row would attend to nothing, and softmax over nothing is NaN: let it see itself.
-        mask = (mask & self.valid_BS[:, None, :]) | (key == query)
-        return mask[:, None], False
+    def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.qkv is None:
+            return self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
+        return self.qkv(x_BTD).split(self.widths, dim=-1)  # type: ignore[no-any-return]
 
 
 def _split_heads(x_BTD: Tensor, heads: int) -> Tensor:

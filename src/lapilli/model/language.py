@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lapilli.config import TextConfig
-from lapilli.model.attention import CausalAttention, Masks
-from lapilli.model.cache import KVCache
+from lapilli.model.attention import CausalAttention
+from lapilli.model.cache import Cache, NoCache
 from lapilli.model.layers import GatedMLP, RMSNorm
 from lapilli.model.rope import rotation
 
@@ -19,8 +19,8 @@ class DecoderBlock(nn.Module):
         self.norm2 = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.activation, config.mlp_bias)
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor], masks: Masks, cache: KVCache | None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.norm1(x_BTD), rotation, masks, cache)
+    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.norm1(x_BTD), rotation, cache)
         out: Tensor = x_BTD + self.mlp(self.norm2(x_BTD))
         return out
 
@@ -40,26 +40,22 @@ class Decoder(nn.Module):
         self,
         embeds_BTD: Tensor,
         positions_BT: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         valid_BT: Tensor | None = None,
+        lengths_B: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) after the last norm.
 
         `positions_BT` count from 0 at a row's first real token; `valid_BT` is False on padding, which
-        stands on the left where there is a cache.
+        stands on the left where there is a cache. `lengths_B` is how long a row's prompt is as a whole, where
+        only a part of it is read: some rotations depend on it.
         """
-        new = embeds_BTD.shape[1]
-        if cache is None:
-            masks = Masks(new, new, valid_BT, embeds_BTD.device)
-        else:
-            cache.extend(new, valid_BT)
-            masks = Masks(
-                new, cache.length, cache.valid_BS[:, : cache.length] if cache.padded else None, embeds_BTD.device
-            )
-        turns = rotation(self.config, positions_BT, embeds_BTD.dtype)
+        memory = NoCache(embeds_BTD.device) if cache is None else cache
+        memory.begin(embeds_BTD.shape[1], valid_BT)
+        turns = rotation(self.config, positions_BT, embeds_BTD.dtype, lengths_B)
         hidden_BTD = embeds_BTD
         for block in self.blocks:
-            hidden_BTD = block(hidden_BTD, turns, masks, cache)
+            hidden_BTD = block(hidden_BTD, turns, memory)
         out: Tensor = self.norm(hidden_BTD)
         return out
 

@@ -74,7 +74,10 @@ class GatedMLP(nn.Module):
         self.up = nn.Linear(size, inner, bias=bias)
         self.down = nn.Linear(inner, size, bias=bias)
         self.activate = activation(act)
+        self.gate_up: nn.Module | None = None
+        """Both in one, where weights are quantized; then `gate` and `up` stay unused."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.activate(self.gate(x)) * self.up(x))
+        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
+        out: Tensor = self.down(self.activate(gate) * up)
         return out

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lapilli.config import LlavaConfig, unpadded_grid
 from lapilli.errors import PromptError
-from lapilli.model.cache import KVCache
+from lapilli.model.cache import Cache
 from lapilli.model.language import Decoder
 from lapilli.model.projector import Projector
 from lapilli.model.vision import VisionTower
@@ -32,11 +32,11 @@ class Llava(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.language.embed.weight.device
+        return self.language.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.language.embed.weight.dtype
+        return self.language.norm.weight.dtype
 
     def encode_images(self, images: Sequence[tuple[Tensor, tuple[int, int]]]) -> list[Tensor]:
         """Features (N, D) of each picture, ready to stand in the prompt.
@@ -81,11 +81,12 @@ class Llava(nn.Module):
         self,
         embeds_BTD: Tensor,
         positions_BT: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         valid_BT: Tensor | None = None,
+        lengths_B: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) after the decoder's last norm; see `Decoder.forward`."""
-        out: Tensor = self.language(embeds_BTD, positions_BT, cache, valid_BT)
+        out: Tensor = self.language(embeds_BTD, positions_BT, cache, valid_BT, lengths_B)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from lapilli.kernels.packing import LAYOUTS, TILE, separate
 from lapilli.kernels.quantized import QuantizedWeight, linear
 from lapilli.model.attention import CausalAttention
-from lapilli.model.language import DecoderBlock
 from lapilli.model.layers import GatedMLP
 from lapilli.model.llava import Llava
 
@@ -84,16 +83,16 @@ def rows_of(weight: QuantizedWeight, ids: Tensor) -> Tensor:
     return value_NSW.reshape(*ids.shape, K)
 
 
-def fuse(model: Llava) -> None:
-    """Put queries, keys and values into one layer, gate and up as well, wherever their types allow: fewer calls."""
-    for block in model.language.blocks:
-        assert isinstance(block, DecoderBlock)
-        _fuse(block.attention, "qkv", ("q", "k", "v"))
-        _fuse(block.mlp, "gate_up", ("gate", "up"))
+_TOGETHER = {CausalAttention: ("qkv", ("q", "k", "v")), GatedMLP: ("gate_up", ("gate", "up"))}
 
 
-def _fuse(owner: nn.Module, name: str, parts: tuple[str, ...]) -> None:
-    one = QuantizedLinear.stacked([getattr(owner, part) for part in parts])
+def fuse(owner: nn.Module) -> None:
+    """Put queries, keys and values into one layer, or gate and up, once all are quantized and where types allow it.
+
+    Fewer calls, and activations are rounded once for all. Modules other than attention and MLP stay as they are.
+    """
+    name, parts = _TOGETHER.get(type(owner), ("", ()))
+    one = QuantizedLinear.stacked([getattr(owner, part) for part in parts]) if parts else None
     if one is not None:
         setattr(owner, name, one)
         for part in parts:

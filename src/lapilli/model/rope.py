@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,16 +11,19 @@ from torch import Tensor
 from lapilli.config import RopeConfig, TextConfig
 
 
-def rotation(config: TextConfig, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotation(
+    config: TextConfig, positions_BT: Tensor, dtype: torch.dtype, lengths_B: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines (B, 1, T, rotary_dim) for these positions.
 
-    `dynamic` and `longrope` depend on how long a row has become; each row decides for itself, so that
-    a row's answer never depends on its neighbours.
+    `dynamic` and `longrope` depend on how long a row has become, `lengths_B` if that is more than what is read
+    here; each row decides for itself, so that a row's answer never depends on its neighbours.
     """
     rope = config.rope
     if rope.kind in ("dynamic", "longrope"):
-        lengths = (positions_BT.amax(dim=1) + 1).tolist()
-        each = torch.stack([frequencies(config, int(n)) for n in lengths]).to(positions_BT.device)
+        grown_B = positions_BT.amax(dim=1) + 1
+        grown_B = grown_B if lengths_B is None else torch.maximum(grown_B, lengths_B)
+        each = torch.stack([frequencies(config, int(n)) for n in grown_B.tolist()]).to(positions_BT.device)
         angles = positions_BT[..., None].float() * each[:, None, :]
     else:
         angles = positions_BT[..., None].float() * frequencies(config, 0).to(positions_BT.device)
@@ -37,6 +41,7 @@ def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
+@lru_cache(maxsize=64)
 def frequencies(config: TextConfig, length: int) -> Tensor:
     """Inverse frequencies (rotary_dim / 2) for a row that has grown to `length` tokens."""
     rope, dim = config.rope, config.rotary_dim

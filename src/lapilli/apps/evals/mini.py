@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lapilli.engine.generation import write
 from lapilli.engine.local import LocalModel
 from lapilli.engine.sampler import SamplingOptions
 from lapilli.errors import InputError
@@ -104,12 +103,7 @@ def answerer(model: LocalModel, *, longest: int = 64) -> Answer:
     def answer(pictures: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
         pairs = zip(pictures, questions, strict=True)
         prompts = [model.prompts.chat(conversation(text, [Image.fromarray(pixels)])) for pixels, text in pairs]
-        said = [""] * len(prompts)
-        for events in write(model.model, model.tokenizer, prompts, [options] * len(prompts)):
-            for number, _, done in events:
-                if done is not None:
-                    said[number] = done.text.strip()
-        return said
+        return [done.text.strip() for done in model.complete(prompts, options)]
 
     return answer
 

@@ -1,0 +1,83 @@
+"""Two forms of one model, asked the same: how often they say the same, and how likely one finds the other's answers.
+
+agreement = compare(lapilli.load("mini"), lapilli.load("mini.gguf"))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lapilli.apps.evals.mini import KNOWN_STYLES, ExamOptions, answerer
+from lapilli.engine.local import LocalModel
+from lapilli.inputs.chat import conversation
+from lapilli.model.llava import Llava
+from lapilli.training.art import Art
+from lapilli.training.material import SKILLS, examination
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of `asked` questions, how many had the very same answer; and the perplexity that each finds the first's to have.
+
+    Perplexity is e to the mean negative log-likelihood of a token of the first model's own answers.
+    """
+
+    asked: int
+    same: int
+    perplexity: float
+    perplexity_after: float
+
+    @property
+    def share(self) -> float:
+        return self.same / self.asked
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "share": round(self.share, 4)}
+
+
+def compare(
+    before: LocalModel, after: LocalModel, data: Path | None = None, options: ExamOptions = ExamOptions(each=40)
+) -> Agreement:
+    """Ask both the questions of `mini`'s examination, greedily; `data` is the folder with emoji/ and text/.
+
+    Without it, the skills that need no picture of a thing are asked. Raises PromptError for a model that does not see.
+    """
+    tasks = examination(Art.load(data, KNOWN_STYLES), options.seed, options.each, skills=SKILLS)
+    said: list[list[str]] = []
+    for model in (before, after):
+        answer = answerer(model)
+        texts: list[str] = []
+        for start in range(0, len(tasks), options.batch):
+            group = tasks[start : start + options.batch]
+            texts += answer([task.pixels_HWC for task in group], [task.question for task in group])
+        said.append(texts)
+    totals, tokens = [0.0, 0.0], 0
+    for task, text in zip(tasks, said[0], strict=True):
+        prompt = before.prompts.chat(conversation(task.question, [Image.fromarray(task.pixels_HWC)]))
+        spoken = before.tokenizer.encode(f" {text}") if text else []
+        if not spoken:
+            continue
+        tokens += len(spoken)
+        for number, model in enumerate((before, after)):
+            pictures = [(torch.from_numpy(image.pixels_TCHW), (image.height, image.width)) for image in prompt.images]
+            totals[number] -= _likelihood(model.model, list(prompt.token_ids), spoken, pictures)
+    perplexities = [math.exp(total / tokens) if tokens else math.nan for total in totals]
+    same = sum(one == other for one, other in zip(*said, strict=True))
+    return Agreement(len(tasks), same, *perplexities)
+
+
+@torch.inference_mode()
+def _likelihood(model: Llava, prompt: list[int], spoken: Sequence[int], pictures: Sequence[Any]) -> float:
+    """The log-likelihood of these tokens after the prompt."""
+    ids_BT = torch.tensor([[*prompt, *spoken]], device=model.device)
+    embeds_BTD = model.embed(ids_BT, model.encode_images(pictures))
+    hidden_BTD = model(embeds_BTD, torch.arange(ids_BT.shape[1], device=model.device)[None])
+    scores_TV = model.logits(hidden_BTD[0, len(prompt) - 1 : -1]).float().log_softmax(-1)
+    return float(scores_TV[torch.arange(len(spoken)), torch.tensor(list(spoken))].sum())

@@ -1,0 +1,73 @@
+"""The one place of the engine where tensors are made: reads a chunk of a prompt, or a token each of many answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lapilli.engine.scheduler import Work
+from lapilli.model.llava import Llava
+from lapilli.model.paged import Chunk, PagedCache, Rows
+
+
+class Runner:
+    """A model and its pages.
+
+    A row's sums must not depend on its company. Where they depend on how many rows there are, as those of floating
+    point matrices do, answers always go so many at a time (`padded`), and a prompt is read in whole chunks.
+    """
+
+    def __init__(self, model: Llava, *, blocks: int, block: int, rows: int, tile: int, padded: bool) -> None:
+        self.model, self.tile, self.padded = model, tile, padded
+        # Threads share rows out: among 6, a row's sums would depend on its place, among 8 they do not.
+        self.rows = -(-rows // 8) * 8
+        # One page more than the scheduler knows: rows that pad a step write there.
+        self.nowhere = blocks
+        self.cache = PagedCache(model.config.text, blocks + 1, block, dtype=model.dtype, device=model.device)
+
+    def read(self, work: Work, embeds_TD: Tensor) -> Tensor | None:
+        """A chunk of a prompt; scores (1, V) for what comes next where it ends the prompt and nothing was said yet."""
+        request, model = work.request, self.model
+        chunk = Chunk(self.cache, request.blocks, work.start, work.stop, self.tile)
+        hidden_BTD = model(
+            embeds_TD[None],
+            torch.arange(work.start, work.stop, device=model.device)[None],
+            chunk,
+            lengths_B=torch.tensor([request.prompt_length], device=model.device),
+        )
+        return model.logits(hidden_BTD[0, -1:]) if work.speaks else None
+
+    def say(self, works: Sequence[Work]) -> list[Tensor]:
+        """Answers a token further, or several that are known or guessed.
+
+        For each of them scores (1 + drafts, V) for what follows the last known token and each guess.
+        """
+        ids: list[int] = []
+        positions: list[int] = []
+        places: list[int] = []
+        tables: list[list[int]] = []
+        for work in works:
+            pages, tokens = work.request.blocks, work.tokens
+            ids += tokens
+            positions += range(work.start, work.start + len(tokens))
+            places += self.cache.places(pages, work.start, work.start + len(tokens)).tolist()
+            tables += [pages] * len(tokens)
+        if self.padded:
+            spare = self.rows - len(ids)
+            ids, positions = ids + [0] * spare, positions + [0] * spare
+            places, tables = places + [self.nowhere * self.cache.size] * spare, tables + [[self.nowhere]] * spare
+        device, widest = self.model.device, max(map(len, tables))
+        rows = Rows(
+            self.cache,
+            torch.tensor(places, device=device),
+            torch.tensor([t + [0] * (widest - len(t)) for t in tables], dtype=torch.int32, device=device),
+            torch.tensor([p + 1 for p in positions], dtype=torch.int32, device=device),
+        )
+        # Not `embed`: a model that says its own placeholder's id must not be asked for a picture.
+        embeds_B1D = self.model.language.embed(torch.tensor(ids, device=device)[:, None])
+        hidden_BD = self.model(embeds_B1D, torch.tensor(positions, device=device)[:, None], rows)[:, 0]
+        scores_BV = self.model.logits(hidden_BD)
+        ends = torch.tensor([len(work.tokens) for work in works]).cumsum(0).tolist()
+        return [scores_BV[end - len(work.drafts) - 1 : end] for work, end in zip(works, ends, strict=True)]
