@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -17,12 +20,14 @@ from lapilli.checkpoints.names import Layout, is_unread, spelt_first, tensors_of
 from lapilli.checkpoints.safetensors import TensorHeader, check_header, read_index
 from lapilli.config import LlavaConfig
 from lapilli.errors import CheckpointError
+from lapilli.ground.memory import give_back
 from lapilli.kernels.quantized import QuantizedWeight, supports
 from lapilli.model.llava import Llava
 from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear, fuse, layer_of
 
 Shape = tuple[int, ...]
 
+_PIECE = 1 << 18  # weights that a thread quantizes at a time
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -197,9 +202,12 @@ def assemble(
             if config.text.tie_embeddings:
                 setattr(model.language, "head", QuantizedLinear(weight))  # noqa: B010 (it is declared a plain one)
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, made)
+        owner = model.get_submodule(parent)
+        setattr(owner, name, made)
+        # At once, so that the memory of the parts is there for the next.
+        fuse(owner)
+        give_back()
     model.load_state_dict(values, strict=False, assign=True)
-    fuse(model)
     assert not any(value.is_meta for value in model.parameters()), "a parameter without a weight"
     return model.eval()
 
@@ -225,9 +233,7 @@ def _quantized(weight: Weight) -> QuantizedWeight:
     assert weight.type is not None
     type = weight.type
     if weight.packed is None:
-        floats = weight.read()
-        raw = torch.from_numpy(quantize(floats.float().numpy(), type))
-        del floats
+        raw = _rounded(weight.read(), type)
     elif _widens(weight):
         type, raw = TensorType.Q8_0, torch.from_numpy(q5_0_as_q8_0(weight.packed().numpy()))
     else:
@@ -236,6 +242,21 @@ def _quantized(weight: Weight) -> QuantizedWeight:
     made = QuantizedWeight.from_ggml(raw, type, (rows, width))
     weight.release()
     return made
+
+
+def _rounded(values_NK: Tensor, type: TensorType) -> Tensor:
+    """The blocks of a matrix, some rows at a time on each core, so that few are in memory as floats."""
+    rows, width = values_NK.shape
+    raw = np.empty((rows, type.nbytes((width,))), dtype=np.uint8)
+    step = max(1, _PIECE // width)
+
+    def fill(start: int) -> None:
+        piece = quantize(values_NK[start : start + step].float().numpy(), type)
+        raw[start : start + step] = piece.reshape(-1, raw.shape[1])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, range(0, rows, step)))
+    return torch.from_numpy(raw)
 
 
 def weights_of(model: Llava) -> dict[str, Weight]:
