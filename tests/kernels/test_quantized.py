@@ -46,7 +46,7 @@ def random_weight(type: str, N: int, K: int, seed: int = 0) -> tuple[np.ndarray,
 
 
 @pytest.mark.parametrize("type", TYPES)
-@pytest.mark.parametrize("shape", [(16, 256), (40, 512), (1, 768), (600, 2048)])
+@pytest.mark.parametrize("shape", [(16, 256), (40, 512), (1, 768), (1100, 1024)])
 def test_values_are_those_of_ggml(type: str, shape: tuple[int, int]) -> None:
     raw, weight = random_weight(type, *shape)
     assert np.array_equal(weight.dequantize().numpy(), ggml.dequantize(raw, type, shape))
@@ -75,7 +75,7 @@ def test_any_bytes_are_those_of_ggml(type: str) -> None:
     st.sampled_from([torch.float32, torch.bfloat16]),
     st.integers(0, 2**32),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_sums_are_those_of_the_reference(
     name: str, type: str, N: int, blocks: int, M: int, biased: bool, dtype: torch.dtype, seed: int
 ) -> None:
@@ -114,9 +114,9 @@ def test_a_row_has_the_same_bits_alone_and_in_company(type: str, name: str, choo
     try:
         torch.set_num_threads(1)
         alone = torch.cat([linear(row, weight) for row in x.split(1)])
-        for count in (1, 2, 3):
+        for count in (1, 2, 3) if name != "torch" else (2,):
             torch.set_num_threads(count)
-            for M in [*range(1, 42), 90]:
+            for M in [*range(1, 42), 90] if name != "torch" else [2, 7, 33, 90]:
                 first = (M * 7) % (91 - M)
                 assert torch.equal(linear(x[first : first + M], weight), alone[first : first + M]), (M, count)
     finally:

@@ -105,4 +105,4 @@ void attend(const Attention& job, long row, long kv_head, uint8_t* scratch) {
 }  // namespace
 
 #define TABLE(V) \
-    {activation_bytes<V>, row_blocks<V>, round_rows<V>, chunks<V>, tile_scratch<V>, tile<V>, attention_scratch<V>, attend<V>}
+    {activation_bytes<V>, row_blocks<V>, round_rows<V>, chunks<V>, tile_scratch<V>, tiles<V>, tile<V>, attention_scratch<V>, attend<V>}

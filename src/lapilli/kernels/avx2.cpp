@@ -13,7 +13,7 @@ typedef int32_t Integers __attribute__((vector_size(32)));
 struct Vector {
     using I = __m256i;
     using F = __m256;
-    static constexpr int L = 8, MOST_FEW = 4, MOST = 4;
+    static constexpr int L = 8, MOST_FEW = 4, MOST = 4, TILES = 1;
 
     static INLINE I none() { return _mm256_setzero_si256(); }
     static INLINE F zero() { return _mm256_setzero_ps(); }
@@ -30,6 +30,14 @@ struct Vector {
     static INLINE F read(const uint16_t* p) {
         const I wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
         return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+    }
+    static INLINE void write(float* p, F x) { store(p, x); }
+    static INLINE void write(uint16_t* p, F x) {  // to nearest, ties to even; NaN as torch writes it
+        const I bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), all(1));
+        const I near = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, all(0x7fff))), 16);
+        const I whole = _mm256_blendv_epi8(near, all(0x7fc0), _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+        const I packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(whole, whole), 0x08);
+        _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(packed));
     }
 
     static INLINE I shifted(I x, int right) { return right ? (I)((Words)x >> right) : x; }
@@ -93,6 +101,13 @@ struct Vector {
             }
         }
         return sum;
+    }
+
+    template <int BITS, int QUADS, int T, int B>
+    static INLINE void dots(I (&whole)[T][B], const uint8_t* tile, long, int half, const int8_t* a) {
+        I w[QUADS];
+        for (int j = 0; j < QUADS; j++) w[j] = words(tile + 64 * j, half);
+        for (int m = 0; m < B; m++) whole[0][m] = dot<BITS, QUADS>(whole[0][m], w, a + 32 * m);
     }
 
     template <class E>

@@ -13,7 +13,7 @@ typedef int32_t Integers __attribute__((vector_size(64)));
 struct Vector {
     using I = __m512i;
     using F = __m512;
-    static constexpr int L = 16, MOST_FEW = 8, MOST = 12;
+    static constexpr int L = 16, MOST_FEW = 8, MOST = 6, TILES = 2;
 
     static INLINE I none() { return _mm512_setzero_si512(); }
     static INLINE F zero() { return _mm512_setzero_ps(); }
@@ -28,6 +28,13 @@ struct Vector {
     static INLINE F read(const uint16_t* p) {
         const I wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
         return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    static INLINE void write(float* p, F x) { store(p, x); }
+    static INLINE void write(uint16_t* p, F x) {  // to nearest, ties to even; NaN as torch writes it
+        const I bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), all(1));
+        const I near = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, all(0x7fff))), 16);
+        const I whole = _mm512_mask_mov_epi32(near, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), all(0x7fc0));
+        _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(whole));
     }
 
     static INLINE I shifted(I x, int right) { return right ? (I)((Words)x >> right) : x; }
@@ -63,6 +70,25 @@ struct Vector {
             sum = _mm512_dpbusd_epi32(sum, w[j], all(quad));
         }
         return sum;
+    }
+
+    // A row's word of activations is loaded once for all tiles, a tile's word of levels once for all rows.
+    template <int BITS, int QUADS, int T, int B>
+    static INLINE void dots(I (&whole)[T][B], const uint8_t* tile, long next, int, const int8_t* a) {
+#pragma GCC unroll 8
+        for (int j = 0; j < QUADS; j++) {
+            I w[T];
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) w[t] = words(tile + t * next + 64 * j, 0);
+#pragma GCC unroll 12
+            for (int m = 0; m < B; m++) {
+                int32_t quad;
+                memcpy(&quad, a + 32 * m + 4 * j, 4);
+                const I by = all(quad);
+#pragma GCC unroll 4
+                for (int t = 0; t < T; t++) whole[t][m] = _mm512_dpbusd_epi32(whole[t][m], w[t], by);
+            }
+        }
     }
 
     template <class E>

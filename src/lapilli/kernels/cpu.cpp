@@ -82,7 +82,7 @@ void lapilli_linear(const void* weight, const void* x, const void* bias, void* y
     job.activations = shared.of(kernels.activation_bytes(job));
     share(kernels.row_blocks(job), 1, M * K < 65536 ? 1 : threads, [&](long block) { kernels.round_rows(job, block); });
 
-    const long tiles = (N + 15) / 16, chunks = kernels.chunks(job), scratch = kernels.tile_scratch(job);
+    const long tiles = kernels.tiles(job), chunks = kernels.chunks(job), scratch = kernels.tile_scratch(job);
     const long run = M > 16 ? 1 : at_least(1, tiles / (8 * at_least(threads, 1)));
     share(chunks * tiles, run, M * N * K < 65536 ? 1 : threads, [&](long i) {
         kernels.tile(job, i / tiles, i % tiles, own.of(scratch));

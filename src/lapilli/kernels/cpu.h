@@ -37,6 +37,7 @@ struct Kernels {
     void (*round_rows)(const Linear&, long block);
     long (*chunks)(const Linear&);  // parts of the rows that meet a tile while it is in the cache
     long (*tile_scratch)(const Linear&);
+    long (*tiles)(const Linear&);
     void (*tile)(const Linear&, long chunk, long tile, uint8_t* scratch);
     long (*attention_scratch)(const Attention&);
     void (*attend)(const Attention&, long row, long kv_head, uint8_t* scratch);

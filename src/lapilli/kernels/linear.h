@@ -1,145 +1,22 @@
 // The kernels, written once over a vector V of 16 or 8 lanes and compiled once for each instruction set.
 //
-// A tile is 16 rows of a weight, a block what ggml calls one (32 or 256 weights of a row), a group 32 weights of a row,
-// a word 4 of its levels. V of 8 lanes does a tile in two halves. Whatever is summed in floating point is summed in the
-// order of the groups and by the same operations, however many rows are computed beside it.
+// Whatever is summed in floating point is summed in the order of the groups and by the same operations, however many
+// rows are computed beside it: a row's bits never depend on its company.
 #pragma once
 
 #include <cfloat>
 #include <cmath>
 #include <cstring>
 
-#include "cpu.h"
-
-#define INLINE inline __attribute__((always_inline))
+#include "packed.h"
 
 namespace {
 
-using namespace lapilli;
-
-constexpr long TILE = 16, GROUP = 32;
 constexpr long ROW = 44;        // bytes of a group of one row of activations: 32 levels, the scale, two sums
 constexpr long EXPANDED = 640;  // bytes of a group of a tile with a byte for each level: 8 x 64, and twice 16 floats
 constexpr long FEW = 16;        // rows up to which levels are taken straight from their packed form
+constexpr long AHEAD = 8192;    // bytes of a weight asked for before they are wanted
 constexpr long CHUNK = 640 << 10;  // bytes of activations that stay in the cache while a tile meets them
-
-// How the integer sums of a group become a float:
-// CENTRED  scale * (sum of level * a  -  centre * sum of a)
-// LIFTED   scale * (sum of level * a)  +  lift * (sum of a)
-// HALVES   CENTRED, with a scale for each 16 weights
-enum Kind { CENTRED, LIFTED, HALVES };
-
-// Where the numbers of a block of 16 rows lie: words of 16 rows side by side, then what is smaller than a word.
-// `pair` gives the factors of a group (scale and lift, or two scales), `word` the levels 4j to 4j + 3 of its 32.
-
-struct PackedQ8_0 {
-    static constexpr Kind KIND = CENTRED;
-    static constexpr int BITS = 8, CENTRE = 128, GROUPS = 1;
-    static constexpr long BYTES = 34 * TILE;
-    template <class V>
-    struct Block {
-        const uint8_t* at;
-        int half;
-        typename V::F d;
-        INLINE Block(const uint8_t* at, int half) : at(at), half(half), d(V::halves(at + 512, half)) {}
-        INLINE void pair(int, typename V::F& s0, typename V::F& s1) const { s0 = d, s1 = d; }
-        INLINE typename V::I word(int, int j) const { return V::words(at + 64 * j, half); }
-    };
-};
-
-struct PackedQ4_0 {
-    static constexpr Kind KIND = CENTRED;
-    static constexpr int BITS = 4, CENTRE = 8, GROUPS = 1;
-    static constexpr long BYTES = 18 * TILE;
-    template <class V>
-    struct Block {
-        const uint8_t* at;
-        int half;
-        typename V::F d;
-        INLINE Block(const uint8_t* at, int half) : at(at), half(half), d(V::halves(at + 256, half)) {}
-        INLINE void pair(int, typename V::F& s0, typename V::F& s1) const { s0 = d, s1 = d; }
-        INLINE typename V::I word(int, int j) const {
-            return V::template bits<0x0f>(V::words(at + 64 * (j & 3), half), j < 4 ? 0 : 4);
-        }
-    };
-};
-
-struct PackedQ4_1 {
-    static constexpr Kind KIND = LIFTED;
-    static constexpr int BITS = 4, CENTRE = 0, GROUPS = 1;
-    static constexpr long BYTES = 20 * TILE;
-    template <class V>
-    struct Block {
-        const uint8_t* at;
-        int half;
-        typename V::F d, m;
-        INLINE Block(const uint8_t* at, int half)
-            : at(at), half(half), d(V::halves(at + 256, half)), m(V::halves(at + 288, half)) {}
-        INLINE void pair(int, typename V::F& s0, typename V::F& s1) const { s0 = d, s1 = m; }
-        INLINE typename V::I word(int, int j) const {
-            return V::template bits<0x0f>(V::words(at + 64 * (j & 3), half), j < 4 ? 0 : 4);
-        }
-    };
-};
-
-// Scales and lowest values have six bits: twelve bytes a row, that is three words.
-struct PackedQ4_K {
-    static constexpr Kind KIND = LIFTED;
-    static constexpr int BITS = 4, CENTRE = 0, GROUPS = 8;
-    static constexpr long BYTES = 144 * TILE;
-    template <class V>
-    struct Block {
-        using I = typename V::I;
-        const uint8_t* at;
-        int half;
-        typename V::F d, m;
-        I scale[2], lowest[2];
-        INLINE Block(const uint8_t* at, int half)
-            : at(at), half(half), d(V::halves(at + 2240, half)), m(V::negative(V::halves(at + 2272, half))) {
-            const I a = V::words(at + 2048, half), b = V::words(at + 2112, half), c = V::words(at + 2176, half);
-            scale[0] = V::template bits<0x3f>(a, 0);
-            lowest[0] = V::template bits<0x3f>(b, 0);
-            scale[1] = V::either(V::template bits<0x0f>(c, 0), V::template bits<0x30>(a, 2));
-            lowest[1] = V::either(V::template bits<0x0f>(c, 4), V::template bits<0x30>(b, 2));
-        }
-        INLINE void pair(int g, typename V::F& s0, typename V::F& s1) const {
-            s0 = V::mul(d, V::real(V::byte(scale[g >> 2], g & 3)));
-            s1 = V::mul(m, V::real(V::byte(lowest[g >> 2], g & 3)));
-        }
-        INLINE I word(int g, int j) const {
-            return V::template bits<0x0f>(V::words(at + 512 * (g >> 1) + 64 * j, half), 4 * (g & 1));
-        }
-    };
-};
-
-struct PackedQ6_K {
-    static constexpr Kind KIND = HALVES;
-    static constexpr int BITS = 6, CENTRE = 32, GROUPS = 8;
-    static constexpr long BYTES = 210 * TILE;
-    template <class V>
-    struct Block {
-        using I = typename V::I;
-        const uint8_t* at;
-        int half;
-        typename V::F d;
-        INLINE Block(const uint8_t* at, int half) : at(at), half(half), d(V::halves(at + 3328, half)) {}
-        INLINE void pair(int g, typename V::F& s0, typename V::F& s1) const {
-            const I steps = V::words(at + 3072 + 64 * (g >> 1), half);
-            s0 = V::mul(d, V::real(V::signed_byte(steps, 2 * (g & 1))));
-            s1 = V::mul(d, V::real(V::signed_byte(steps, 2 * (g & 1) + 1)));
-        }
-        INLINE I word(int g, int j) const {
-            const int part = g & 3;
-            const I low = V::words(at + 1024 * (g >> 2) + 512 * (part & 1) + 64 * j, half);
-            const I high = V::words(at + 2048 + 512 * (g >> 2) + 64 * j, half);
-            const I top = part == 0   ? V::template raised<0x30>(high, 4)
-                          : part == 1 ? V::template raised<0x30>(high, 2)
-                          : part == 2 ? V::template bits<0x30>(high, 0)
-                                      : V::template bits<0x30>(high, 2);
-            return V::mix(V::shifted(low, part < 2 ? 0 : 4), top);
-        }
-    };
-};
 
 // Rows: they are cut into blocks of at most MOST, all of one size but the last, which is padded to a size there is.
 
@@ -150,7 +27,7 @@ INLINE long most(long M) {
 
 INLINE long padded(long rows, bool few) {
     if (few) return rows <= 4 ? rows : (rows + 1) / 2 * 2;
-    return (rows + 3) / 4 * 4;
+    return (rows + 1) / 2 * 2;
 }
 
 template <class V>
@@ -269,6 +146,14 @@ INLINE void store(const typename V::F* sum, int half, float* out) {
     for (int m = 0; m < B; m++) V::store(out + m * TILE + half * V::L, sum[m]);
 }
 
+// Asks for the bytes wanted some groups from now. With many rows a core looks too short a way ahead by itself; into the
+// second cache and no nearer, because the first is full of activations.
+template <class P>
+INLINE void fetch(const uint8_t* tile, int g) {
+    constexpr long each = P::BYTES / P::GROUPS;
+    for (long at = (g * each + 63) / 64 * 64; at < (g + 1) * each; at += 64) __builtin_prefetch(tile + AHEAD + at, 0, 2);
+}
+
 template <class V, class P, int B>
 void packed_tile(const uint8_t* tile, int half, long blocks, const uint8_t* a, float* out) {
     typename V::F sum[B];
@@ -279,6 +164,7 @@ void packed_tile(const uint8_t* tile, int half, long blocks, const uint8_t* a, f
         for (int g = 0; g < P::GROUPS; g++, a += B * ROW) {
             typename V::I w[8];
             typename V::F s0, s1;
+            if (B > 1 || P::BITS > 4) fetch<P>(tile, g);
             for (int j = 0; j < 8; j++) w[j] = block.word(g, j);
             block.pair(g, s0, s1);
             step<V, P::KIND, P::BITS, B>(w, s0, s1, a, sum);
@@ -305,40 +191,62 @@ void expand_tile(const uint8_t* tile, long blocks, uint8_t* to) {
     }
 }
 
+// As packed_tile, with a byte for each level, and for V::TILES tiles side by side.
 template <class V, Kind KIND, int BITS, int B>
-void expanded_tile(const uint8_t* tile, int half, long groups, const uint8_t* a, float* out) {
-    typename V::F sum[B];
-    for (int m = 0; m < B; m++) sum[m] = V::zero();
+void expanded_tiles(const uint8_t* tile, int half, long groups, const uint8_t* a, float* out) {
+    constexpr int T = V::TILES;
+    const long next = groups * EXPANDED;
+    typename V::F sum[T][B];
+    for (int t = 0; t < T; t++)
+        for (int m = 0; m < B; m++) sum[t][m] = V::zero();
     for (long g = 0; g < groups; g++, tile += EXPANDED, a += B * ROW) {
-        typename V::I w[8];
-        for (int j = 0; j < 8; j++) w[j] = V::words(tile + 64 * j, half);
-        const float* pair = (const float*)(tile + 512) + half * V::L;
-        step<V, KIND, BITS, B>(w, V::load(pair), V::load(pair + TILE), a, sum);
+        const int8_t* levels = (const int8_t*)a;
+        const float *scale = (const float*)(a + 32 * B), *factors = (const float*)(tile + 512) + half * V::L;
+        typename V::I whole[T][B];
+#pragma GCC unroll 2
+        for (int part = 0; part < (KIND == HALVES ? 2 : 1); part++) {
+            const int32_t* aux = (const int32_t*)(a + (36 + 4 * part) * B);
+            for (int t = 0; t < T; t++)
+                for (int m = 0; m < B; m++) whole[t][m] = KIND == LIFTED ? V::none() : V::all(aux[m]);
+            V::template dots<BITS, KIND == HALVES ? 4 : 8, T, B>(whole, tile + 256 * part, next, half, levels + 16 * part);
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) {
+                const float* pair = (const float*)((const uint8_t*)factors + t * next);
+                const typename V::F by = V::load(pair + TILE * part);
+#pragma GCC unroll 12
+                for (int m = 0; m < B; m++) {
+                    sum[t][m] = V::fma(V::real(whole[t][m]), V::mul(by, V::all(scale[m])), sum[t][m]);
+                    if (KIND == LIFTED) sum[t][m] = V::fma(V::load(pair + TILE), V::all(((const float*)aux)[m]), sum[t][m]);
+                }
+            }
+        }
     }
-    store<V, B>(sum, half, out);
+    for (int t = 0; t < T; t++) store<V, B>(sum[t], half, out + t * B * TILE);
 }
 
 // From sums to the answer's rows: bias, the answer's type, and no column past N.
-INLINE void finish(const Linear& job, long tile, long first, long rows, const float* out) {
+template <class V, class E>
+INLINE void finish_rows(const Linear& job, long tile, long first, long rows, const float* out) {
     const long column = tile * TILE, columns = job.N - column < TILE ? job.N - column : TILE;
-    for (long m = 0; m < rows; m++, out += TILE) {
-        float line[TILE];
-        for (long n = 0; n < TILE; n++) line[n] = out[n];
-        if (job.bias)
-            for (long n = 0; n < columns; n++) line[n] += job.bias[column + n];
-        const long at = (first + m) * job.N + column;
-        if (job.dtype == F32) {
-            memcpy((float*)job.y + at, line, columns * 4);
-            continue;
+    float bias[TILE] = {};
+    if (job.bias) memcpy(bias, job.bias + column, 4 * columns);
+    for (long m = 0; m < rows; m++) {
+        E* y = (E*)job.y + (first + m) * job.N + column;
+        E line[TILE], *to = columns == TILE ? y : line;
+        for (int i = 0; i < TILE; i += V::L) {
+            const typename V::F sums = V::load(out + m * TILE + i);
+            V::write(to + i, job.bias ? V::add(sums, V::load(bias + i)) : sums);
         }
-        uint16_t halves[TILE];
-        for (long n = 0; n < TILE; n++) {  // to nearest, ties to even; NaN as torch writes it
-            uint32_t bits;
-            memcpy(&bits, &line[n], 4);
-            halves[n] = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        }
-        memcpy((uint16_t*)job.y + at, halves, columns * 2);
+        if (columns < TILE) memcpy(y, line, sizeof(E) * columns);
     }
+}
+
+template <class V>
+INLINE void finish(const Linear& job, long tile, long first, long rows, const float* out) {
+    if (job.dtype == F32)
+        finish_rows<V, float>(job, tile, first, rows, out);
+    else
+        finish_rows<V, uint16_t>(job, tile, first, rows, out);
 }
 
 template <class V, class P, int B>
@@ -346,44 +254,56 @@ INLINE void packed_halves(const Linear& job, const uint8_t* tile, const uint8_t*
     for (int half = 0; half < TILE / V::L; half++) packed_tile<V, P, B>(tile, half, job.K / GROUP / P::GROUPS, a, out);
 }
 
+template <class V, class P>
+void run_few(const Linear& job, long number) {
+    const uint8_t* tile = job.weight + number * (job.K / GROUP / P::GROUPS) * P::BYTES;
+    for (long block = 0; block < row_blocks<V>(job); block++) {
+        alignas(64) float out[V::MOST_FEW * TILE];
+        const uint8_t* a = block_of<V>(job, block);
+        const long rows = rows_of<V>(job, block), B = padded(rows, true);
+        if (B == 1) packed_halves<V, P, 1>(job, tile, a, out);
+        if (B == 2) packed_halves<V, P, 2>(job, tile, a, out);
+        if (B == 3) packed_halves<V, P, 3>(job, tile, a, out);
+        if (B == 4) packed_halves<V, P, 4>(job, tile, a, out);
+        if constexpr (V::MOST_FEW == 8) {
+            if (B == 6) packed_halves<V, P, 6>(job, tile, a, out);
+            if (B == 8) packed_halves<V, P, 8>(job, tile, a, out);
+        }
+        finish<V>(job, number, block * V::MOST_FEW, rows, out);
+    }
+}
+
 template <class V, class P, int B>
 INLINE void expanded_halves(const Linear& job, const uint8_t* tile, const uint8_t* a, float* out) {
     for (int half = 0; half < TILE / V::L; half++)
-        expanded_tile<V, P::KIND, P::BITS, B>(tile, half, job.K / GROUP, a, out);
+        expanded_tiles<V, P::KIND, P::BITS, B>(tile, half, job.K / GROUP, a, out);
+}
+
+template <class V, class P>
+void run_many(const Linear& job, long chunk, long number, uint8_t* scratch) {
+    const long blocks = job.K / GROUP / P::GROUPS, first = number * V::TILES;
+    const long tiles = (job.N + TILE - 1) / TILE - first < V::TILES ? (job.N + TILE - 1) / TILE - first : V::TILES;
+    for (long t = 0; t < tiles; t++)
+        expand_tile<V, P>(job.weight + (first + t) * blocks * P::BYTES, blocks, scratch + t * job.K / GROUP * EXPANDED);
+    const long each = blocks_in_chunk<V>(job), all = row_blocks<V>(job);
+    for (long block = chunk * each; block < all && block < (chunk + 1) * each; block++) {
+        alignas(64) float out[V::TILES * V::MOST * TILE];
+        const uint8_t* a = block_of<V>(job, block);
+        const long rows = rows_of<V>(job, block), B = padded(rows, false);
+        if (B == 2) expanded_halves<V, P, 2>(job, scratch, a, out);
+        if (B == 4) expanded_halves<V, P, 4>(job, scratch, a, out);
+        if constexpr (V::MOST == 6)
+            if (B == 6) expanded_halves<V, P, 6>(job, scratch, a, out);
+        for (long t = 0; t < tiles; t++) finish<V>(job, first + t, block * V::MOST, rows, out + t * B * TILE);
+    }
 }
 
 template <class V, class P>
 void run_tile(const Linear& job, long chunk, long number, uint8_t* scratch) {
-    const long blocks = job.K / GROUP / P::GROUPS;
-    const uint8_t* tile = job.weight + number * blocks * P::BYTES;
-    if (job.M > FEW) {
-        expand_tile<V, P>(tile, blocks, scratch);
-        tile = scratch;
-    }
-    const long first = chunk * blocks_in_chunk<V>(job), all = row_blocks<V>(job);
-    const long last = first + blocks_in_chunk<V>(job) < all ? first + blocks_in_chunk<V>(job) : all;
-    for (long block = first; block < last; block++) {
-        alignas(64) float out[12 * TILE];
-        const uint8_t* a = block_of<V>(job, block);
-        const long rows = rows_of<V>(job, block), B = padded(rows, job.M <= FEW);
-        if (job.M > FEW) {
-            if (B == 4) expanded_halves<V, P, 4>(job, tile, a, out);
-            if constexpr (V::MOST == 12) {
-                if (B == 8) expanded_halves<V, P, 8>(job, tile, a, out);
-                if (B == 12) expanded_halves<V, P, 12>(job, tile, a, out);
-            }
-        } else {
-            if (B == 1) packed_halves<V, P, 1>(job, tile, a, out);
-            if (B == 2) packed_halves<V, P, 2>(job, tile, a, out);
-            if (B == 3) packed_halves<V, P, 3>(job, tile, a, out);
-            if (B == 4) packed_halves<V, P, 4>(job, tile, a, out);
-            if constexpr (V::MOST_FEW == 8) {
-                if (B == 6) packed_halves<V, P, 6>(job, tile, a, out);
-                if (B == 8) packed_halves<V, P, 8>(job, tile, a, out);
-            }
-        }
-        finish(job, number, block * most<V>(job.M), rows, out);
-    }
+    if (job.M > FEW)
+        run_many<V, P>(job, chunk, number, scratch);
+    else
+        run_few<V, P>(job, number);
 }
 
 template <class V>
@@ -399,7 +319,13 @@ void tile(const Linear& job, long chunk, long number, uint8_t* scratch) {
 
 template <class V>
 long tile_scratch(const Linear& job) {
-    return job.M > FEW ? job.K / GROUP * EXPANDED : 0;
+    return job.M > FEW ? V::TILES * (job.K / GROUP) * EXPANDED : 0;
+}
+
+template <class V>
+long tiles(const Linear& job) {
+    const long each = TILE * (job.M > FEW ? V::TILES : 1);
+    return (job.N + each - 1) / each;
 }
 
 }  // namespace
