@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import lapilli
 from lapilli import InputError, PromptError
 from lapilli.checkpoints.generation import GenerationDefaults
 from lapilli.engine.local import LocalModel
@@ -145,3 +146,24 @@ def test_the_pipelines_other_shapes(tiny: LocalModel) -> None:
         pipeline("image-to-sound", model=tiny)
     with pytest.raises(InputError, match="max_new_token"):
         pipe(images=picture(0), text=prompt, generate_kwargs={"max_new_token": 5})
+
+
+def test_two_numbers_of_bits_are_refused() -> None:
+    with pytest.raises(InputError, match="int4 and int8"):
+        lapilli.load("mini", quantize="int8", load_in_4bit=True)
+    with pytest.raises(InputError, match="int3"):
+        lapilli.load("mini", quantize="int3")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_in_company_is_alone(bits: int) -> None:
+    model = lapilli.load("mini", **{f"load_in_{bits}bit": True})
+    prompts = ["USER: What can you see? ASSISTANT:", "USER: <image>\nWhat is this? ASSISTANT:", "USER: Hi ASSISTANT:"]
+    options = SamplingOptions(max_tokens=12, logprobs=0)
+    together = model.generate(prompts, [[], [picture(0)], []], options=options)
+    cold = [
+        LocalModel(model.checkpoint).generate(text, share, options=options)[0]
+        for text, share in zip(prompts, ([], [picture(0)], []), strict=True)
+    ]
+    assert [answer.token_ids for answer in together] == [answer.token_ids for answer in cold]
+    assert [answer.logprobs for answer in together] == [answer.logprobs for answer in cold]

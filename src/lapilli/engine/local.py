@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import torch
 
 from lapilli.checkpoints.load import Checkpoint, load_checkpoint
+from lapilli.checkpoints.mixture import Quantization
 from lapilli.engine.answer import Answer, Chunk
 from lapilli.engine.engine import Engine, EngineOptions
 from lapilli.engine.grammar import Constraint
@@ -138,35 +139,48 @@ class LocalModel:
 
 def load(
     name_or_path: str | Path,
-    quantize: str | None = None,
+    quantize: Quantization | None = None,
     device: str = "auto",
     *,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
     dtype: str | torch.dtype | None = None,
     projector: str | Path | None = None,
     adapter: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    engine: EngineOptions | None = None,
 ) -> LocalModel:
     """Load a model by name ("mini"), from a checkpoint folder, or from a GGUF file.
 
-    `device="auto"` takes a GPU where there is one. `dtype` is float32 on a CPU unless named (weights are stored
-    as they are on a GPU). `projector` is the mmproj file of a GGUF model, found by itself when it lies beside it;
-    `adapter` is a LoRA folder in PEFT's layout; `vision_tower` is the CLIP folder that an original LLaVA names,
-    found by itself when it lies in or beside the model's. Raises ModelNotFoundError, CheckpointError or InputError.
+    `quantize` is "int8" or "int4": matrices are rounded while they are read, on a CPU; `load_in_4bit` and
+    `load_in_8bit` are its names in transformers. `device="auto"` takes a GPU where there is one. `dtype` is float32 on
+    a CPU unless named (weights are stored as they are on a GPU); where it is not named, a GGUF file's quantized
+    matrices are computed with as they are. `projector` is the mmproj file of a GGUF model, found by itself when it lies
+    beside it; `adapter` is a LoRA folder in PEFT's layout; `vision_tower` is the CLIP folder that an original LLaVA
+    names, found by itself when it lies in or beside the model's; `engine` says how much goes on at once.
+    Raises ModelNotFoundError, CheckpointError or InputError.
     """
-    if quantize is not None:
-        raise InputError(f"quantize={quantize!r} is not offered yet: load a quantized GGUF file instead")
-    chosen = choose_device(device)
+    chosen, bits = choose_device(device), _bits(quantize, load_in_4bit, load_in_8bit)
     reference = resolve(name_or_path)
-    return LocalModel(
-        load_checkpoint(
-            reference.path,
-            dtype=_dtype(dtype, chosen),
-            device=chosen,
-            projector=projector or reference.projector,
-            adapter=adapter,
-            vision_tower=vision_tower,
-        )
+    checkpoint = load_checkpoint(
+        reference.path,
+        dtype=_dtype(dtype, chosen),
+        device=chosen,
+        projector=projector or reference.projector,
+        adapter=adapter,
+        vision_tower=vision_tower,
+        quantize=bits,
+        expand=bits is None and (dtype is not None or chosen.type != "cpu"),
     )
+    return LocalModel(checkpoint, engine)
+
+
+def _bits(quantize: Quantization | None, load_in_4bit: bool, load_in_8bit: bool) -> Quantization | None:
+    asked: list[Quantization | None] = [quantize, "int4" if load_in_4bit else None, "int8" if load_in_8bit else None]
+    wanted = {bits for bits in asked if bits is not None}
+    if len(wanted) > 1:
+        raise InputError(f"{' and '.join(sorted(wanted))} were both asked for: choose one")
+    return wanted.pop() if wanted else None
 
 
 def _merged(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
