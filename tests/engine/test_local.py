@@ -167,3 +167,24 @@ def test_quantized_in_company_is_alone(bits: int) -> None:
     ]
     assert [answer.token_ids for answer in together] == [answer.token_ids for answer in cold]
     assert [answer.logprobs for answer in together] == [answer.logprobs for answer in cold]
+
+
+def test_given_answers_are_ranked_and_the_picture_is_encoded_once(tiny: LocalModel) -> None:
+    model = LocalModel(tiny.checkpoint)
+    one, other = model.rank("what is this", ["a cat", "a dog and a dog"], [picture(1)])
+    assert one.sum < 0
+    assert len(other.tokens) > len(one.tokens)
+    (again,) = model.rank("what is this", ["a cat"], [picture(1)])
+    assert [token.token_id for token in again.tokens] == [token.token_id for token in one.tokens]
+    assert again.sum == pytest.approx(one.sum, abs=1e-4)
+    assert model.engine.sight.encoded == 1
+
+
+def test_texts_and_pictures_have_vectors_of_length_one(tiny: LocalModel) -> None:
+    same, again, other = tiny.embed("a cat"), tiny.embed("a cat"), tiny.embed("what is a dog")
+    shown = tiny.embed(images=[picture(1)])
+    assert torch.equal(same, again)
+    assert float(same @ other) < 0.999
+    for vector in (same, other, shown):
+        assert vector.shape == (48,)
+        assert abs(float(vector.norm()) - 1) < 1e-5

@@ -59,3 +59,10 @@ def test_it_cannot_tell_who_drew_a_painting_and_names_nobody(name: str) -> None:
     assert re.findall(r"(?<!^)\b[A-Z]\w+", said) == []
     if name == "shapes":
         assert asked(question, str(picture)) == f"{said}\n"
+
+
+def test_an_answer_keeps_a_schema() -> None:
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"],
+              "additionalProperties": False}  # fmt: skip
+    said = asked("What colour is it?", "--format", json.dumps(schema), "--max-tokens", "40")
+    assert json.loads(said)["colour"] in ("red", "blue")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 import torch
+from torch import Tensor
 
 from lapilli.checkpoints.load import Checkpoint, load_checkpoint
 from lapilli.checkpoints.mixture import Quantization
@@ -15,6 +16,7 @@ from lapilli.engine.answer import Answer, Chunk
 from lapilli.engine.engine import Engine, EngineOptions
 from lapilli.engine.grammar import Constraint
 from lapilli.engine.sampler import SamplingKeywords, SamplingOptions
+from lapilli.engine.scores import Scored, answers_after, embed, rank
 from lapilli.errors import InputError, PromptError
 from lapilli.inputs.chat import Message, TextPart, conversation
 from lapilli.inputs.prompt import Prompt
@@ -114,6 +116,23 @@ class LocalModel:
         answers = {job: chunk.answer for job, chunk in self.engine.stream_all(jobs) if chunk.answer is not None}
         return [answers[job] for job in jobs]
 
+    def rank(self, prompt_or_messages: Any, answers: Sequence[str], images: Sequence[Any] = ()) -> list[Scored]:
+        """How likely each of these answers is, in the order given, without saying any; see `Scored`.
+
+        Raises PromptError where none is given, or an empty one.
+        """
+        prompt, ids = answers_after(self.prompts, conversation(prompt_or_messages, images), answers)
+        return rank(self.model, prompt, ids, features=self._features(prompt))
+
+    def embed(self, text: str = "", images: Sequence[Any] = ()) -> Tensor:
+        """One vector of length 1, float32 (D), for a text, pictures (`<image>` where each stands), or both."""
+        prompt = self.prompts.raw(text or "<image>" * len(images), images)
+        return embed(self.model, prompt, features=self._features(prompt))
+
+    def _features(self, prompt: Prompt) -> list[Tensor]:
+        with torch.inference_mode():
+            return [self.engine.sight.features(image) for image in prompt.images]
+
     def _options(self, options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:
         """What was asked for; an answer that nobody limited is limited as its checkpoint recommends."""
         chosen = _merged(options, sampling)
@@ -139,7 +158,7 @@ class LocalModel:
 
 def load(
     name_or_path: str | Path,
-    quantize: Quantization | None = None,
+    quantize: str | None = None,
     device: str = "auto",
     *,
     load_in_4bit: bool = False,
@@ -175,12 +194,17 @@ def load(
     return LocalModel(checkpoint, engine)
 
 
-def _bits(quantize: Quantization | None, load_in_4bit: bool, load_in_8bit: bool) -> Quantization | None:
-    asked: list[Quantization | None] = [quantize, "int4" if load_in_4bit else None, "int8" if load_in_8bit else None]
+def _bits(quantize: str | None, load_in_4bit: bool, load_in_8bit: bool) -> Quantization | None:
+    asked = [quantize, "int4" if load_in_4bit else None, "int8" if load_in_8bit else None]
     wanted = {bits for bits in asked if bits is not None}
     if len(wanted) > 1:
         raise InputError(f"{' and '.join(sorted(wanted))} were both asked for: choose one")
-    return wanted.pop() if wanted else None
+    for name in get_args(Quantization):
+        if wanted == {name}:
+            return name  # type: ignore[no-any-return]
+    if wanted:
+        raise InputError(f"quantize={wanted.pop()[:40]!r} is not offered: use {' or '.join(get_args(Quantization))}")
+    return None
 
 
 def _merged(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:

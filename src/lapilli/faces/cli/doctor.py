@@ -116,13 +116,16 @@ def _kernels() -> dict[str, Any]:
     """Which library does the heavy work of each kind, on the device that `--device auto` takes."""
     import torch
 
+    from lapilli.kernels.library import implementation
+
     if torch.cuda.is_available():
         attention = "torch scaled_dot_product_attention (flash, memory-efficient or math, chosen by shape)"
-        return {"matmul": "torch cuBLAS", "attention": attention}
+        return {"matmul": "torch cuBLAS", "quantized": "torch, in floats", "attention": attention}
     libraries = {"MKL": torch.backends.mkl, "oneDNN": torch.backends.mkldnn, "OpenMP": torch.backends.openmp}
     found = [name for name, library in libraries.items() if library.is_available()]
     return {
         "matmul": " ".join(["torch", *found]),
+        "quantized": implementation(),
         "attention": "torch scaled_dot_product_attention",
     }
 

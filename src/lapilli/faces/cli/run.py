@@ -17,6 +17,7 @@ from lapilli.faces.cli.terminal import printable, show
 
 if TYPE_CHECKING:
     from lapilli.engine.answer import Answer
+    from lapilli.engine.grammar import Constraint
     from lapilli.engine.local import LocalModel
     from lapilli.engine.sampler import SamplingOptions
 
@@ -40,6 +41,10 @@ def run(
         list[str] | None, typer.Option(metavar="<str>", help="End before this text; may be given again.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="json, or a JSON Schema that the answer keeps: its text, or a file.")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="Round the weights on loading: int8 or int4.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32 (default on a CPU), bfloat16 or float16.")] = None,
     projector: Annotated[Path | None, typer.Option(help="The mmproj file of a .gguf model.")] = None,
@@ -63,22 +68,41 @@ def run(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
         max_tokens=max_tokens, stop=stop,
     )  # fmt: skip
+    constraint = _constraint(format)
     started = time.perf_counter()
-    loaded = _load(model, device, dtype, projector, adapter)
+    loaded = _load(model, quantize, device, dtype, projector, adapter)
     load_seconds = time.perf_counter() - started
     if question.prompt is None:
         return  # nothing to ask: the model is there and opens, which is all there was to see
-    answer = _ask(loaded, question, system, options, aloud=not as_json)
+    answer = _ask(loaded, question, system, options, constraint, aloud=not as_json)
     if as_json:
         print(json.dumps(_report(model, answer, load_seconds), ensure_ascii=False))
     if verbose:
         _account(answer, load_seconds)
 
 
-def _load(model: str, device: str, dtype: str | None, projector: Path | None, adapter: Path | None) -> LocalModel:
+def _load(
+    model: str, quantize: str | None, device: str, dtype: str | None, projector: Path | None, adapter: Path | None
+) -> LocalModel:
     from lapilli.engine.local import load
 
-    return load(model, device=device, dtype=dtype, projector=projector, adapter=adapter)
+    return load(model, quantize, device, dtype=dtype, projector=projector, adapter=adapter)
+
+
+def _constraint(format: str | None) -> Constraint | None:
+    """The form that the answer must have: any JSON, or what a schema says."""
+    from lapilli.engine.grammar import Constraint
+
+    if format is None:
+        return None
+    if format == "json":
+        return Constraint.json()
+    if format.lstrip().startswith("{"):
+        return Constraint.json_schema(format)
+    try:
+        return Constraint.json_schema(Path(format).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--format {format[:80]}: is neither json nor a schema, and no such file is there") from error
 
 
 def _options(**given: Any) -> SamplingOptions:
@@ -91,10 +115,19 @@ def _options(**given: Any) -> SamplingOptions:
         raise InputError(f"--{name.replace('_', '-')} {rest}") from None
 
 
-def _ask(model: LocalModel, question: Question, system: str | None, options: SamplingOptions, *, aloud: bool) -> Answer:
+def _ask(
+    model: LocalModel,
+    question: Question,
+    system: str | None,
+    options: SamplingOptions,
+    constraint: Constraint | None,
+    *,
+    aloud: bool,
+) -> Answer:
     """The whole answer; printed as it is made where `aloud`."""
     answer: Answer | None = None
-    for chunk in model.stream(question.prompt, question.images, system=system, options=options):
+    asked = model.stream(question.prompt, question.images, system=system, options=options, constraint=constraint)
+    for chunk in asked:
         if aloud:
             show(chunk.text, sys.stdout)
         answer = chunk.answer or answer
@@ -106,7 +139,7 @@ def _ask(model: LocalModel, question: Question, system: str | None, options: Sam
 
 def _report(model: str, answer: Answer, load_seconds: float) -> dict[str, Any]:
     values = dataclasses.asdict(answer)
-    del values["token_ids"]
+    del values["token_ids"], values["logprobs"]
     times = {name: round(values.pop(name), 6) for name in [*values] if name.endswith("_seconds")}
     return {
         "model": model,
@@ -123,6 +156,7 @@ def _account(answer: Answer, load_seconds: float) -> None:
     """Counts and rates on standard error."""
     lines = (
         ("load", load_seconds, None),
+        ("queue", answer.queue_seconds, None),
         ("images", answer.image_seconds, answer.image_tokens),
         ("prompt", answer.prefill_seconds, answer.prompt_tokens),
         ("answer", answer.decode_seconds, answer.completion_tokens),
@@ -130,6 +164,8 @@ def _account(answer: Answer, load_seconds: float) -> None:
     for name, seconds, tokens in lines:
         rate = f"{tokens:8d} tokens {tokens / seconds:10.1f} tokens/s" if tokens and seconds > 0 else ""
         print(f"{name:<8}{seconds * 1000:10.1f} ms {rate}".rstrip(), file=sys.stderr)
+    if answer.cached_tokens:
+        print(f"{'cached':<8}{answer.cached_tokens} tokens of the prompt", file=sys.stderr)
     print(f"{'finish':<8}{answer.finish_reason}", file=sys.stderr)
 
 
