@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from lapilli.checkpoints.ggml import TensorType, dequantize, quantize
+from lapilli.checkpoints.names import gguf, tensors_of
 from lapilli.checkpoints.weights import Weight
 from lapilli.config import LlavaConfig, TextConfig
 from lapilli.errors import InputError
@@ -114,19 +115,18 @@ def planned(
     if bits not in _LOADED:
         raise InputError(f"quantize is {str(bits)[:40]!r}, it may be {' or '.join(map(repr, _LOADED))}")
     found, left = dict(weights), []
-    for name, weight in weights.items():
-        if len(weight.shape) != 2 or name == "vision.position":
-            continue
-        wanted = _LOADED[bits].type_of((name,), weight.shape, config.text)
-        if _is_kept(weight, wanted):
-            continue
-        if wanted is TensorType.Q5_0:
-            wanted = _better(weight, (TensorType.Q4_0, TensorType.Q4_1))
-        if supports(wanted, weight.shape):
-            found[name] = replace(weight, type=wanted, packed=None)
-        else:
-            found[name] = replace(weight, type=None, packed=None)
-            left.append(name)
+    # What a GGUF file has in one tensor (Phi-3's queries, keys and values) has one type in memory too.
+    for names in tensors_of(gguf(config.text.family), weights).values():
+        wanted = _LOADED[bits].type_of(names, weights[names[0]].shape, config.text)
+        for name in names:
+            weight = weights[name]
+            if len(weight.shape) != 2 or name == "vision.position" or _is_kept(weight, wanted):
+                continue
+            type = _better(weight, (TensorType.Q4_0, TensorType.Q4_1)) if wanted is TensorType.Q5_0 else wanted
+            found[name] = replace(weight, type=type, packed=None)
+            if not supports(type, weight.shape):
+                found[name] = replace(weight, type=None, packed=None)
+                left.append(name)
     return found, tuple(left)
 
 

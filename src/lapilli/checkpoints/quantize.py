@@ -213,10 +213,12 @@ def _pieces(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
 
 def _piece(rows: npt.NDArray[Any], type: TensorType | str) -> tuple[Bytes, float, float]:
     raw = quantize(rows, type)
-    given = rows.astype(np.float32, copy=False)
-    difference = (dequantize(raw, type, rows.shape) - given).reshape(-1)
-    flat = given.reshape(-1)
-    return raw, float(np.dot(difference, difference)), float(np.dot(flat, flat))
+    if type == TensorType.F32:
+        return raw, 0.0, 0.0
+    given = rows.astype(np.float32, copy=False).reshape(-1)
+    with np.errstate(invalid="ignore"):  # of F16 and BF16 some may be infinite
+        difference = dequantize(raw, type, rows.shape).reshape(-1) - given
+    return raw, float(np.dot(difference, difference)), float(np.dot(given, given))
 
 
 def _short(count: int) -> str:

@@ -23,7 +23,7 @@ from lapilli.errors import CheckpointError
 from lapilli.ground.memory import give_back
 from lapilli.kernels.quantized import QuantizedWeight, supports
 from lapilli.model.llava import Llava
-from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear, fuse, layer_of
+from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear, blocks_of, fuse, layer_of
 
 Shape = tuple[int, ...]
 
@@ -194,7 +194,7 @@ def assemble(
         if module not in layers or part != "weight":
             values[name] = _ready(weights[name], device, kind)
     for path, layer in layers.items():
-        weight = _quantized(weights[f"{path}.weight"])
+        weight = _quantized(f"{path}.weight", weights[f"{path}.weight"])
         bias = values.pop(f"{path}.bias", None)
         made: nn.Module = QuantizedLinear(weight, bias)
         if isinstance(layer, nn.Embedding):
@@ -228,12 +228,15 @@ def _widens(weight: Weight) -> bool:
     return weight.type is TensorType.Q5_0 and weight.packed is not None
 
 
-def _quantized(weight: Weight) -> QuantizedWeight:
-    """Its blocks as they are stored, or made of its floats."""
+def _quantized(name: str, weight: Weight) -> QuantizedWeight:
+    """Its blocks as they are stored, or made of its floats. Raises CheckpointError for floats that no block holds."""
     assert weight.type is not None
     type = weight.type
     if weight.packed is None:
-        raw = _rounded(weight.read(), type)
+        try:
+            raw = _rounded(weight.read(), type)
+        except CheckpointError as error:
+            raise CheckpointError(f"{name}: {error}") from None
     elif _widens(weight):
         type, raw = TensorType.Q8_0, torch.from_numpy(q5_0_as_q8_0(weight.packed().numpy()))
     else:
@@ -262,7 +265,7 @@ def _rounded(values_NK: Tensor, type: TensorType) -> Tensor:
 def weights_of(model: Llava) -> dict[str, Weight]:
     """The weights of a model that is in memory, by the names of its parameters before it was quantized.
 
-    Quantized ones are expanded to float32 as they are read.
+    Quantized ones are expanded to float32 as they are read, and give their blocks as well.
     """
     shapes = shapes_of(model.config)
     values = {name: value.detach() for name, value in model.named_parameters()}
@@ -278,12 +281,22 @@ def weights_of(model: Llava) -> dict[str, Weight]:
             bias: Tensor = layer.bias.detach()[rows]
             found[name] = Weight(shape, bias.dtype, partial(_itself, bias))
         else:
-            found[name] = Weight(shape, torch.float32, partial(_expanded, layer.weight, rows))
+            found[name] = Weight(
+                shape,
+                torch.float32,
+                read=partial(_expanded, layer.weight, rows),
+                type=TensorType(layer.weight.type),
+                packed=partial(_blocks, layer.weight, rows),
+            )
     return found
 
 
 def _expanded(weight: QuantizedWeight, rows: slice) -> Tensor:
     return weight.dequantize()[rows]
+
+
+def _blocks(weight: QuantizedWeight, rows: slice) -> Tensor:
+    return blocks_of(weight)[rows]
 
 
 def _itself(value: Tensor) -> Tensor:

@@ -83,6 +83,13 @@ def rows_of(weight: QuantizedWeight, ids: Tensor) -> Tensor:
     return value_NSW.reshape(*ids.shape, K)
 
 
+def blocks_of(weight: QuantizedWeight) -> Tensor:
+    """The matrix as a GGUF file has it: blocks (N, bytes of a row), uint8."""
+    layout, (N, K) = LAYOUTS[weight.type], weight.shape
+    packed = weight.data.view(-1, K // layout.weights, TILE * layout.nbytes)
+    return separate(packed, layout).flatten(0, 1)[:N].flatten(1)
+
+
 _TOGETHER = {CausalAttention: ("qkv", ("q", "k", "v")), GatedMLP: ("gate_up", ("gate", "up"))}
 
 

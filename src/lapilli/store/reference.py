@@ -44,8 +44,11 @@ def resolve(name: str | Path) -> Reference:
 
 
 def _projector_beside(path: Path) -> Path | None:
-    """The `mmproj` file in the same folder, where there is exactly one."""
+    """The `mmproj` file in the same folder: the one of the model's own name, else the only one."""
     if path.suffix != ".gguf" or "mmproj" in path.name.lower():
         return None
+    own = path.with_name(f"mmproj-{path.name}")
+    if own.is_file():
+        return own
     found = sorted(other for other in path.parent.glob("*.gguf") if "mmproj" in other.name.lower())
     return found[0] if len(found) == 1 else None

@@ -43,12 +43,13 @@ class Agreement:
 
 
 def compare(
-    before: LocalModel, after: LocalModel, data: Path | None = None, options: ExamOptions = ExamOptions(each=40)
+    before: LocalModel, after: LocalModel, data: Path | None = None, options: ExamOptions | None = None
 ) -> Agreement:
     """Ask both the questions of `mini`'s examination, greedily; `data` is the folder with emoji/ and text/.
 
     Without it, the skills that need no picture of a thing are asked. Raises PromptError for a model that does not see.
     """
+    options = options or ExamOptions(each=20)
     tasks = examination(Art.load(data, KNOWN_STYLES), options.seed, options.each, skills=SKILLS)
     said: list[list[str]] = []
     for model in (before, after):

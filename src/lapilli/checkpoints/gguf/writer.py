@@ -174,8 +174,8 @@ def _text(text: str) -> bytes:
 
 def _write_values(file: BinaryIO, name: str, source: TensorSource) -> None:
     type = TensorType(source.type)
-    values = source.values()
     try:
+        values = source.values()
         if values.dtype == np.uint8:
             if values.nbytes != type.nbytes(source.shape):
                 raise CheckpointError(f"gives {values.nbytes} bytes, must give {type.nbytes(source.shape)}")

@@ -1,4 +1,4 @@
-"""The command line: `lapilli run`, `train`, `eval`, `doctor`.
+"""The command line: `lapilli run`, `train`, `quantize`, `eval`, `doctor`.
 
 Each command imports what it needs when it runs, so that `--help` answers at once. Whatever goes wrong is one line on
 standard error: exit code 2, or 130 after Ctrl-C. `LAPILLI_DEBUG=1` adds the traceback.
@@ -19,6 +19,7 @@ import lapilli
 from lapilli.errors import LapilliError
 from lapilli.faces.cli import doctor, run
 from lapilli.faces.cli.eval import evaluate
+from lapilli.faces.cli.quantize import quantize
 from lapilli.faces.cli.terminal import printable
 from lapilli.faces.cli.train import train
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command(name="run")(run.run)
 app.add_typer(train)
+app.command(name="quantize")(quantize)
 app.add_typer(evaluate)
 app.command(name="doctor")(doctor.doctor)
 
