@@ -46,7 +46,7 @@ def console_commands() -> list[list[str]]:
     return [
         shlex.split(match[0], comments=True)
         for line in lines
-        if (match := re.search(r"\blapilli (run|train|eval|doctor).*", line))
+        if (match := re.search(r"\blapilli (run|train|eval|doctor|quantize).*", line))
     ]
 
 
