@@ -77,7 +77,8 @@ def rows_of(weight: QuantizedWeight, ids: Tensor) -> Tensor:
     tiles = weight.data.view(-1, K // layout.weights, TILE * layout.nbytes)[flat // TILE]
     raw = separate(tiles, layout)[torch.arange(len(flat)), flat % TILE]
     factors = layout.factors(raw)
-    value_NSW = factors.scale_NS[..., None] * factors.level_NK.view(*factors.scale_NS.shape, -1)
+    level_NSW = factors.level_NK.view(*factors.scale_NS.shape, K // factors.scale_NS.shape[1])
+    value_NSW = factors.scale_NS[..., None] * level_NSW
     if factors.lift_NS is not None:
         value_NSW += factors.lift_NS[..., None]
     return value_NSW.reshape(*ids.shape, K)
