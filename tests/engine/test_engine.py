@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from PIL import Image
 from lapilli import PromptError
 from lapilli.engine.answer import Answer
 from lapilli.engine.engine import Engine, EngineOptions
+from lapilli.engine.grammar import Constraint
 from lapilli.engine.local import LocalModel
 from lapilli.engine.sampler import SamplingOptions
 from lapilli.inputs.prompt import Prompt
@@ -173,3 +176,35 @@ def test_what_can_never_fit_is_refused_with_both_numbers(tiny: LocalModel) -> No
     with pytest.raises(PromptError, match=rf"{len(prompt.token_ids)} tokens.*up to 60.*{held}"):
         engine.submit(prompt, SamplingOptions(max_tokens=60))
     assert [c.answer for c in engine.stream(engine.submit(prompt, SamplingOptions())) if c.answer]
+
+
+def test_what_a_grammar_leaves_no_choice_about_is_said_without_a_step(tiny: LocalModel) -> None:
+    engine = Engine(tiny.checkpoint, SMALL)
+    prompt, options = tiny.prompts.raw("USER: a cat ASSISTANT:"), SamplingOptions(max_tokens=20)
+    job = engine.submit(prompt, options, Constraint.choice(["a dog"]))
+    (answer,) = [chunk.answer for chunk in engine.stream(job) if chunk.answer]
+    assert (answer.text.strip(), answer.finish_reason) == ("a dog", "stop")
+    assert not engine.scheduler.running
+    assert not engine.scheduler.waiting
+
+
+@pytest.mark.parametrize("speculate", [True, False])
+def test_constrained_answers_are_the_same_in_company(tiny: LocalModel, speculate: bool) -> None:
+    forms = [
+        Constraint.choice(["a cat", "a dog", "cat and dog"]),
+        Constraint.regex("(a|b){3,9}c"),
+        Constraint.json_schema({"type": "object", "properties": {"what": {"enum": ["cat", "dog"]}},
+                                "required": ["what"], "additionalProperties": False}),
+        None,
+    ]  # fmt: skip
+    engine = Engine(tiny.checkpoint, EngineOptions(running=4, rows=8, chunk=16, block=8, speculate=speculate))
+    prompt, options = tiny.prompts.raw("USER: what is this ASSISTANT:"), SamplingOptions(max_tokens=24, logprobs=0)
+    jobs = [engine.submit(prompt, options, form) for form in forms]
+    together = {job: chunk.answer for job, chunk in engine.stream_all(jobs) if chunk.answer}
+    for job, form in zip(jobs, forms, strict=True):
+        fresh = Engine(tiny.checkpoint, SMALL)
+        alone_now = [c.answer for c in fresh.stream(fresh.submit(prompt, options, form)) if c.answer]
+        assert essence(together[job]) == essence(alone_now[0])
+    assert together[jobs[0]].text.strip() in ("a cat", "a dog", "cat and dog")
+    assert re.fullmatch("[ab]{3,9}c", together[jobs[1]].text.strip())
+    assert json.loads(together[jobs[2]].text)["what"] in ("cat", "dog")

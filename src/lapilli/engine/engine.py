@@ -122,6 +122,7 @@ class Engine:
             self._jobs[request] = job
             if matcher is not None:
                 self._force(job)
+                self._tell(job)
         return job
 
     def stream(self, job: Job) -> Iterator[Chunk]:
