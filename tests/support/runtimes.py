@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from lapilli.checkpoints.load import load_checkpoint
+from lapilli.checkpoints.quantize import quantize_checkpoint
 from lapilli.checkpoints.save import save_gguf
 from lapilli.engine.local import LocalModel
 from lapilli.training.art import Art
@@ -146,7 +147,8 @@ class Transformers:
 class LlamaCpp:
     """llama.cpp on the F32 GGUF that we export, through llama-cpp-python's handler for LLaVA 1.5."""
 
-    def __init__(self, folder: Path, work: Path) -> None:
+    def __init__(self, folder: Path, work: Path, mixture: str | None = None) -> None:
+        """In float32, or as `lapilli quantize` writes it in a mixture of types."""
         import llama_cpp
         from llama_cpp import mtmd_cpp
         from llama_cpp.llama_chat_format import Llava15ChatHandler
@@ -170,7 +172,10 @@ class LlamaCpp:
             )
 
         text, tower = work / "mini-f32.gguf", work / "mini-mmproj-f32.gguf"
-        save_gguf(load_checkpoint(folder, dtype=torch.float32), text, tower, type="F32")
+        if mixture is None:
+            save_gguf(load_checkpoint(folder, dtype=torch.float32), text, tower, type="F32")
+        else:
+            text, tower = quantize_checkpoint(folder, work / f"mini-{mixture}.gguf", mixture).files
         self._library = llama_cpp
         self._handler = Handler(str(tower), verbose=False)
         self.model = llama_cpp.Llama(
@@ -208,8 +213,8 @@ class LlamaCpp:
 
 
 @contextlib.contextmanager
-def llama_cpp_of(folder: Path, work: Path) -> Iterator[LlamaCpp]:
-    with contextlib.closing(LlamaCpp(folder, work)) as runtime:
+def llama_cpp_of(folder: Path, work: Path, mixture: str | None = None) -> Iterator[LlamaCpp]:
+    with contextlib.closing(LlamaCpp(folder, work, mixture)) as runtime:
         yield runtime
 
 

@@ -106,18 +106,19 @@ Quantization = Literal["int8", "int4"]
 
 
 def planned(
-    weights: Mapping[str, Weight], config: LlavaConfig, bits: Quantization
+    weights: Mapping[str, Weight], config: LlavaConfig, bits: Quantization | Mixture
 ) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """The weights with the types that their matrices shall have, and the names of those that no type fits.
 
     What has no more bits already stays as it is. Raises InputError for `bits` that are not known.
     """
-    if bits not in _LOADED:
+    mixture = bits if isinstance(bits, Mixture) else _LOADED.get(bits)
+    if mixture is None:
         raise InputError(f"quantize is {str(bits)[:40]!r}, it may be {' or '.join(map(repr, _LOADED))}")
     found, left = dict(weights), []
     # What a GGUF file has in one tensor (Phi-3's queries, keys and values) has one type in memory too.
     for names in tensors_of(gguf(config.text.family), weights).values():
-        wanted = _LOADED[bits].type_of(names, weights[names[0]].shape, config.text)
+        wanted = mixture.type_of(names, weights[names[0]].shape, config.text)
         for name in names:
             weight = weights[name]
             if len(weight.shape) != 2 or name == "vision.position" or _is_kept(weight, wanted):
