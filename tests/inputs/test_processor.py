@@ -296,3 +296,26 @@ def test_what_would_change_pixels_is_refused_by_name(change: dict[str, Any], sai
 def test_impossible_canvases_are_refused(canvases: Any) -> None:
     with pytest.raises(CheckpointError, match="image_grid_pinpoints"):
         ImageProcessor.from_dict(REFERENCES["llava-next"].to_dict() | {"image_grid_pinpoints": canvases})
+
+
+@pytest.mark.parametrize("size", [(200, 120), (120, 200), (97, 63), (30, 90)])
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch", "tiles", "small"])
+def test_the_frame_says_where_a_place_of_the_tile_lies_in_the_picture(fit: str, size: tuple[int, int]) -> None:
+    if fit == "small":  # not resized: a picture smaller than the tile is set on black
+        values = {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "crop_size": 160}
+        processor = ImageProcessor.from_dict(values)
+    else:
+        shape = {"fit": "pad", "canvases": [(112, 224), (224, 112)]} if fit == "tiles" else {"fit": fit}
+        processor = ImageProcessor.square(112, (0.5,) * 3, (0.5,) * 3, **shape)
+    width, height = size
+    x, y = width * 0.55, height * 0.45
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[int(y) - 4 : int(y) + 4, int(x) - 4 : int(x) + 4] = 255
+    tile = processor.prepare(Image.fromarray(pixels)).pixels_TCHW[0, 0]
+    light = np.clip(tile - np.median(tile), 0, None) * (tile > tile.max() - 0.5)
+    down, across = np.nonzero(light)
+    left, top, right, bottom = processor.frame(height, width)
+    found_x = left + (across.mean() + 0.5) / tile.shape[1] * (right - left)
+    found_y = top + (down.mean() + 0.5) / tile.shape[0] * (bottom - top)
+    assert abs(found_x - int(x)) < 1.5
+    assert abs(found_y - int(y)) < 1.5

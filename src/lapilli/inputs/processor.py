@@ -228,6 +228,22 @@ class ImageProcessor:
             values["image_grid_pinpoints"] = [list(canvas) for canvas in self.canvases]
         return values
 
+    def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """What the first tile shows of a picture of this size: left, top, right and bottom in the picture's pixels.
+
+        It lies beyond the edges where the picture is padded, within them where it is cropped.
+        """
+        if self.canvases:
+            return 0.0, 0.0, float(width), float(height)
+        canvas = (max(height, width),) * 2 if self.pads_to_square else (height, width)
+        target = self._resized(*canvas) if self.do_resize else canvas
+        sides = []
+        for length, on, to, keep in zip((height, width), canvas, target, self.output_size, strict=True):
+            start = (to - keep) // 2
+            sides.append([edge * on / to - (on - length) // 2 for edge in (start, start + keep)])
+        (top, bottom), (left, right) = sides
+        return left, top, right, bottom
+
     def prepare(self, image: Image.Image) -> ImageInput:
         """Turn a picture into tiles: one, or for LLaVA-NeXT the whole picture first and then its tiles, row by row.
 
