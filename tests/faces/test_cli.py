@@ -54,7 +54,9 @@ class Parrot:
         self.options: Any = None
         self.loaded: tuple[Any, ...] = ()
 
-    def stream(self, prompt: str, images: Any, *, system: str | None, options: Any) -> Iterator[Chunk]:
+    def stream(
+        self, prompt: str, images: Any, *, system: str | None, options: Any, constraint: Any = None
+    ) -> Iterator[Chunk]:
         self.prompt, self.sizes, self.system, self.options = prompt, [i.size for i in images], system, options
         words = [f"{word} " for word in prompt.split()]
         for word in words:
@@ -64,7 +66,9 @@ class Parrot:
             finish_reason="stop",
             token_ids=tuple(range(len(words))),
             prompt_tokens=9,
+            cached_tokens=0,
             image_tokens=64 * len(images),
+            queue_seconds=0.0,
             image_seconds=0.25,
             prefill_seconds=0.5,
             decode_seconds=2.0,
@@ -188,7 +192,20 @@ def test_no_prompt_at_a_terminal_asks_for_one(
 
 def test_options_reach_the_model(parrot: Parrot) -> None:
     given = "--temperature 0.5 --top-k 7 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.1 --seed 3 --max-tokens 5"
-    more = ["--stop", "END", "--stop", "\n", "--system", "Be brief.", "--dtype", "bfloat16", "--device", "cpu"]
+    more = [
+        "--stop",
+        "END",
+        "--stop",
+        "\n",
+        "--system",
+        "Be brief.",
+        "--dtype",
+        "bfloat16",
+        "--device",
+        "cpu",
+        "--quantize",
+        "int8",
+    ]
     assert main(["run", "mini", "Hi", *given.split(), *more]) == 0
     options = parrot.options
     assert (options.temperature, options.top_k, options.top_p, options.min_p) == (0.5, 7, 0.9, 0.1)
@@ -196,7 +213,7 @@ def test_options_reach_the_model(parrot: Parrot) -> None:
     assert tuple(options.stop) == ("END", "\n")
     assert parrot.system == "Be brief."
     name, how = parrot.loaded
-    assert (name, how["device"], how["dtype"]) == ("mini", "cpu", "bfloat16")
+    assert (name, how["device"], how["dtype"], how["quantize"]) == ("mini", "cpu", "bfloat16", "int8")
 
 
 # --- what is printed ---
@@ -213,8 +230,10 @@ def test_json_is_one_object_with_counts_and_durations(
         "text": "What is it ",
         "finish_reason": "stop",
         "prompt_tokens": 9,
+        "cached_tokens": 0,
         "image_tokens": 64,
         "completion_tokens": 3,
+        "queue_seconds": 0.0,
         "image_seconds": 0.25,
         "prefill_seconds": 0.5,
         "decode_seconds": 2.0,

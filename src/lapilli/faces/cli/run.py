@@ -86,7 +86,7 @@ def _load(
 ) -> LocalModel:
     from lapilli.engine.local import load
 
-    return load(model, quantize, device, dtype=dtype, projector=projector, adapter=adapter)
+    return load(model, quantize=quantize, device=device, dtype=dtype, projector=projector, adapter=adapter)
 
 
 def _constraint(format: str | None) -> Constraint | None:
