@@ -49,6 +49,9 @@ def run(
     dtype: Annotated[str | None, typer.Option(help="float32 (default on a CPU), bfloat16 or float16.")] = None,
     projector: Annotated[Path | None, typer.Option(help="The mmproj file of a .gguf model.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A folder with a LoRA adapter in PEFT's layout.")] = None,
+    show_attention: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Where it looked: write the pictures with relevance over them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Counts and rates on standard error.")] = False,
 ) -> None:
@@ -69,12 +72,16 @@ def run(
         max_tokens=max_tokens, stop=stop,
     )  # fmt: skip
     constraint = _constraint(format)
+    if show_attention is not None:
+        _check_picture(show_attention, question)
     started = time.perf_counter()
     loaded = _load(model, quantize, device, dtype, projector, adapter)
     load_seconds = time.perf_counter() - started
     if question.prompt is None:
         return  # nothing to ask: the model is there and opens, which is all there was to see
     answer = _ask(loaded, question, system, options, constraint, aloud=not as_json)
+    if show_attention is not None:
+        _write_relevance(show_attention, loaded, question, system, answer)
     if as_json:
         print(json.dumps(_report(model, answer, load_seconds), ensure_ascii=False))
     if verbose:
@@ -135,6 +142,35 @@ def _ask(
         show("\n", sys.stdout)
     assert answer is not None, "a stream always ends with its answer"
     return answer
+
+
+def _check_picture(path: Path, question: Question) -> None:
+    """Refuse what could not be drawn before anything is loaded."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--show-attention {path}: a PNG is written, give a name that ends in .png")
+    if not question.images:
+        raise PromptError("--show-attention needs a picture: name one after the prompt")
+
+
+def _write_relevance(path: Path, model: LocalModel, question: Question, system: str | None, answer: Answer) -> None:
+    """The pictures, with where the answer was seen over them."""
+    from lapilli.engine.heatmap import draw
+    from lapilli.engine.relevance import relevance
+    from lapilli.ground.files import publish
+    from lapilli.inputs.chat import Message, TextPart, conversation
+
+    messages = conversation(question.prompt or "", question.images)
+    if system:
+        messages = [Message("system", (TextPart(system),)), *messages]
+    prompt, processor = model.prompts.chat(messages), model.prompts.image_processor
+    assert processor is not None, "a model that answered about a picture has prepared it"
+    seen = relevance(model.model, prompt, answer.token_ids, processor)
+    sheet = draw(question.images, seen, answer.text)
+    try:
+        with publish(path) as fresh:
+            sheet.save(fresh, format="PNG")
+    except OSError as error:
+        raise InputError(f"--show-attention {path}: {error.strerror or error}") from error
 
 
 def _report(model: str, answer: Answer, load_seconds: float) -> dict[str, Any]:
