@@ -148,7 +148,7 @@ def main() -> None:
             f"“{example}” in {len(asked)} scenes of two shapes or more, where the answer is true of one of them: of "
             f"the one asked for in {right}, of another one in {len(asked) - right}. Its box is {100 * area:.1f} % of "
             "the picture on average. Share of the relevance inside the box, that share over the box's share of the "
-            "picture (1 is chance), the same for the other shapes' boxes, and how often the named shape is first in that:"
+            "picture (1 is chance), the same for the other shapes' boxes, how often the named shape is first in that:"
         )
         rows = [row(name, method, model, asked) for name, method in METHODS.items()]
         section.table(
