@@ -127,9 +127,6 @@ METHODS: dict[str, Method] = {
 }
 
 
-HEAD = ("method", "in the box", "over chance", "others over chance", "named one first", "also where it is wrong")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare ways to tell where a model looked.")
     parser.add_argument("--model", default="mini")
