@@ -43,9 +43,9 @@ class EngineOptions:
     """How much goes on at once, and how much memory it may take.
 
     `running` answers are written at once, prompts are read `chunk` tokens at a time, both cut into blocks of `block`.
-    `cache_bytes` is for keys and values, `feature_bytes` for the features of pictures,
-    which are kept in `feature_folder` too, if one is named. `speculate` guesses what an
-    answer repeats of its prompt.
+    A step computes up to `rows` tokens of answers, at least one for each that runs. `cache_bytes` is for keys and
+    values, `feature_bytes` for the features of pictures, which are kept in `feature_folder` too, if one is named.
+    `speculate` guesses what an answer repeats of its prompt.
     """
 
     running: int = 8
@@ -216,12 +216,16 @@ class Engine:
         token = sampler.choose(scores_V)
         if (wanted := job.writing.options.logprobs) is not None:
             job.scores.append(TokenScore.of(scores_V, token, wanted))
+        self._say(job, token)
+        return token
+
+    def _say(self, job: Job, token: int) -> None:
+        """A token more of the answer; it ends where the model, a limit, a stop text or the grammar ends it."""
         job.writing.say(token, self.tokenizer.eos_ids)
         if job.matcher is not None and not job.writing.finish_reason:
             job.matcher.accept(token)
             if job.matcher.finished:
                 job.writing.end("stop")
-        return token
 
     def _force(self, job: Job) -> None:
         """Say what the grammar leaves no choice about; it is read along with the next token."""
@@ -229,14 +233,11 @@ class Engine:
         for token in job.matcher.forced():
             job.request.units.append(token)
             job.writing.sampler.said[token] += 1
-            job.matcher.accept(token)
             if job.lookup is not None:
                 job.lookup.extend([token])
             if job.writing.options.logprobs is not None:
                 job.scores.append(TokenScore(token, 0.0, ()))
-            job.writing.say(token, self.tokenizer.eos_ids)
-            if not job.writing.finish_reason and job.matcher.finished:
-                job.writing.end("stop")
+            self._say(job, token)
             if job.writing.finish_reason:
                 break
 
@@ -285,17 +286,18 @@ class Engine:
             # An answer that nobody limited may fill what the cache has.
             room = max(1, min(room, self.scheduler.pool.count * self.options.block - length))
         limit = room if options.max_tokens is None else min(options.max_tokens, room)
-        units = units_of(prompt.token_ids, list(self._pictures(prompt)))
+        units = units_of(prompt.token_ids, self._pictures(prompt))
         return Request("", units, limit, root=self._root(length))
 
-    def _pictures(self, prompt: Prompt) -> Iterable[Picture]:
+    def _pictures(self, prompt: Prompt) -> list[Picture]:
         """Where each picture's placeholders stand."""
-        at = 0
+        pictures, at = [], 0
         for image in prompt.images:
             count = self.config.image_tokens(image.height, image.width)
             at = prompt.token_ids.index(self.config.image_token_id, at)
-            yield Picture(image.digest, at, count)
+            pictures.append(Picture(image.digest, at, count))
             at += count
+        return pictures
 
     def _root(self, length: int) -> int:
         """Prompts past the length at which a long rope's frequencies change share no keys with shorter ones."""

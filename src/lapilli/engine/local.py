@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -76,16 +76,20 @@ class LocalModel:
         **sampling: Unpack[SamplingKeywords],
     ) -> Iterator[Chunk]:
         """The same as `chat`, in pieces of text as they are made; the last piece carries the whole answer."""
-        messages = conversation(prompt_or_messages, images)
-        if system:
-            messages = [Message("system", (TextPart(system),)), *messages]
-        prompt = self.prompts.chat(messages)
+        prompt = self.prompt(prompt_or_messages, images, system=system)
         begun = False
         for chunk in self.engine.stream(self.engine.submit(prompt, self._options(options, sampling), constraint)):
             # The blank between the cue and the first word belongs to the format, not to the answer.
             text, answer = chunk.text if begun else chunk.text.lstrip(), chunk.answer
             begun = begun or bool(text)
             yield Chunk(text=text, answer=answer and dataclasses.replace(answer, text=answer.text.lstrip()))
+
+    def prompt(self, prompt_or_messages: Any, images: Sequence[Any] = (), *, system: str | None = None) -> Prompt:
+        """What the model reads when it is asked this; the arguments are those of `chat`."""
+        messages = conversation(prompt_or_messages, images)
+        if system:
+            messages = [Message("system", (TextPart(system),)), *messages]
+        return self.prompts.chat(messages)
 
     def generate(
         self,
@@ -122,14 +126,15 @@ class LocalModel:
         Raises PromptError where none is given, or an empty one.
         """
         prompt, ids = answers_after(self.prompts, conversation(prompt_or_messages, images), answers)
-        return rank(self.model, prompt, ids, features=self._features(prompt))
+        return rank(self.model, prompt, ids, features=self.features(prompt))
 
     def embed(self, text: str = "", images: Sequence[Any] = ()) -> Tensor:
         """One vector of length 1, float32 (D), for a text, pictures (`<image>` where each stands), or both."""
         prompt = self.prompts.raw(text or "<image>" * len(images), images)
-        return embed(self.model, prompt, features=self._features(prompt))
+        return embed(self.model, prompt, features=self.features(prompt))
 
-    def _features(self, prompt: Prompt) -> list[Tensor]:
+    def features(self, prompt: Prompt) -> list[Tensor]:
+        """The features (N, D) of a prompt's pictures, each encoded once."""
         with torch.inference_mode():
             return [self.engine.sight.features(image) for image in prompt.images]
 
@@ -199,12 +204,8 @@ def _bits(quantize: str | None, load_in_4bit: bool, load_in_8bit: bool) -> Quant
     wanted = {bits for bits in asked if bits is not None}
     if len(wanted) > 1:
         raise InputError(f"{' and '.join(sorted(wanted))} were both asked for: choose one")
-    for name in get_args(Quantization):
-        if wanted == {name}:
-            return name  # type: ignore[no-any-return]
-    if wanted:
-        raise InputError(f"quantize={wanted.pop()[:40]!r} is not offered: use {' or '.join(get_args(Quantization))}")
-    return None
+    # Whether there is such a number of bits, `load_checkpoint` says.
+    return cast(Quantization, wanted.pop()) if wanted else None
 
 
 def _merged(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:

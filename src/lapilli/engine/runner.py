@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -52,7 +53,7 @@ class Runner:
             pages, tokens = work.request.blocks, work.tokens
             ids += tokens
             positions += range(work.start, work.start + len(tokens))
-            places += self.cache.places(pages, work.start, work.start + len(tokens)).tolist()
+            places += self.cache.places(pages, work.start, work.start + len(tokens))
             tables += [pages] * len(tokens)
         if self.padded:
             spare = self.rows - len(ids)
@@ -69,5 +70,5 @@ class Runner:
         embeds_B1D = self.model.language.embed(torch.tensor(ids, device=device)[:, None])
         hidden_BD = self.model(embeds_B1D, torch.tensor(positions, device=device)[:, None], rows)[:, 0]
         scores_BV = self.model.logits(hidden_BD)
-        ends = torch.tensor([len(work.tokens) for work in works]).cumsum(0).tolist()
+        ends = itertools.accumulate(len(work.tokens) for work in works)
         return [scores_BV[end - len(work.drafts) - 1 : end] for work, end in zip(works, ends, strict=True)]

@@ -34,6 +34,13 @@ class Factors:
     scale_NS: Tensor
     lift_NS: Tensor | None = None
 
+    def weights(self) -> Tensor:
+        """The rows as float32 (N, K), with ggml's own operations."""
+        value_NSW = self.scale_NS[..., None] * torch.unflatten(self.level_NK, 1, (self.scale_NS.shape[1], -1))
+        if self.lift_NS is not None:
+            value_NSW += self.lift_NS[..., None]
+        return value_NSW.flatten(1)
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -83,11 +83,7 @@ class QuantizedWeight:
         """The weights as float32 (N, K), to the bit those of ggml."""
         weights_NK = torch.empty(self.shape)
         for rows, factors in _factors(self, self.shape[1]):
-            level_NSW = torch.unflatten(factors.level_NK, 1, (factors.scale_NS.shape[1], -1))
-            value_NSW = factors.scale_NS[..., None] * level_NSW
-            if factors.lift_NS is not None:
-                value_NSW += factors.lift_NS[..., None]
-            weights_NK[rows] = value_NSW.flatten(1)
+            weights_NK[rows] = factors.weights()
         return weights_NK
 
 

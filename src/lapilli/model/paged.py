@@ -37,10 +37,9 @@ class PagedCache:
     def device(self) -> torch.device:
         return self.k_LPSKD.device
 
-    def places(self, pages: list[int], start: int, stop: int) -> Tensor:
+    def places(self, pages: list[int], start: int, stop: int) -> list[int]:
         """Where positions [start, stop) of a sequence with these pages lie, counted over all pages."""
-        at = torch.arange(start, stop)
-        return (torch.tensor(pages)[at // self.size] * self.size + at % self.size).to(self.device)
+        return [pages[at // self.size] * self.size + at % self.size for at in range(start, stop)]
 
     def write(self, layer: int, places_T: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> None:
         """Keep keys and values at these places."""
@@ -57,7 +56,7 @@ class Chunk:
 
     def __init__(self, cache: PagedCache, pages: list[int], start: int, stop: int, tile: int) -> None:
         self.cache, self.start, self.stop = cache, start, stop
-        self.places_T = cache.places(pages, start, stop)
+        self.places_T = torch.tensor(cache.places(pages, start, stop), device=cache.device)
         self.pages_P = torch.tensor(pages[: -(-stop // cache.size)], device=cache.device)
         edges = [start, *range((start // tile + 1) * tile, stop, tile), stop]
         self.tiles = [(a, b, Masks(b - a, b, None, cache.device)) for a, b in itertools.pairwise(edges)]

@@ -76,12 +76,7 @@ def rows_of(weight: QuantizedWeight, ids: Tensor) -> Tensor:
         raise IndexError(f"row {int(flat.max())} of a table of {N}")
     tiles = weight.data.view(-1, K // layout.weights, TILE * layout.nbytes)[flat // TILE]
     raw = separate(tiles, layout)[torch.arange(len(flat)), flat % TILE]
-    factors = layout.factors(raw)
-    level_NSW = factors.level_NK.view(*factors.scale_NS.shape, K // factors.scale_NS.shape[1])
-    value_NSW = factors.scale_NS[..., None] * level_NSW
-    if factors.lift_NS is not None:
-        value_NSW += factors.lift_NS[..., None]
-    return value_NSW.reshape(*ids.shape, K)
+    return layout.factors(raw).weights().reshape(*ids.shape, K)
 
 
 def blocks_of(weight: QuantizedWeight) -> Tensor:

@@ -6,18 +6,16 @@ agreement = compare(lapilli.load("mini"), lapilli.load("mini.gguf"))
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from lapilli.apps.evals.mini import KNOWN_STYLES, ExamOptions, answerer
 from lapilli.engine.local import LocalModel
+from lapilli.engine.scores import rank
 from lapilli.inputs.chat import conversation
-from lapilli.model.llava import Llava
 from lapilli.training.art import Art
 from lapilli.training.material import SKILLS, examination
 
@@ -67,18 +65,8 @@ def compare(
             continue
         tokens += len(spoken)
         for number, model in enumerate((before, after)):
-            pictures = [(torch.from_numpy(image.pixels_TCHW), (image.height, image.width)) for image in prompt.images]
-            totals[number] -= _likelihood(model.model, list(prompt.token_ids), spoken, pictures)
+            (scored,) = rank(model.model, prompt, [spoken], features=model.features(prompt))
+            totals[number] -= scored.sum
     perplexities = [math.exp(total / tokens) if tokens else math.nan for total in totals]
     same = sum(one == other for one, other in zip(*said, strict=True))
     return Agreement(len(tasks), same, *perplexities)
-
-
-@torch.inference_mode()
-def _likelihood(model: Llava, prompt: list[int], spoken: Sequence[int], pictures: Sequence[Any]) -> float:
-    """The log-likelihood of these tokens after the prompt."""
-    ids_BT = torch.tensor([[*prompt, *spoken]], device=model.device)
-    embeds_BTD = model.embed(ids_BT, model.encode_images(pictures))
-    hidden_BTD = model(embeds_BTD, torch.arange(ids_BT.shape[1], device=model.device)[None])
-    scores_TV = model.logits(hidden_BTD[0, len(prompt) - 1 : -1]).float().log_softmax(-1)
-    return float(scores_TV[torch.arange(len(spoken)), torch.tensor(list(spoken))].sum())

@@ -157,14 +157,13 @@ def _write_relevance(path: Path, model: LocalModel, question: Question, system: 
     from lapilli.engine.heatmap import draw
     from lapilli.engine.relevance import relevance
     from lapilli.ground.files import publish
-    from lapilli.inputs.chat import Message, TextPart, conversation
 
-    messages = conversation(question.prompt or "", question.images)
-    if system:
-        messages = [Message("system", (TextPart(system),)), *messages]
-    prompt, processor = model.prompts.chat(messages), model.prompts.image_processor
+    prompt, processor = (
+        model.prompt(question.prompt or "", question.images, system=system),
+        model.prompts.image_processor,
+    )
     assert processor is not None, "a model that answered about a picture has prepared it"
-    seen = relevance(model.model, prompt, answer.token_ids, processor)
+    seen = relevance(model.model, prompt, answer.token_ids, processor, features=model.features(prompt))
     sheet = draw(question.images, seen, answer.text)
     try:
         with publish(path) as fresh:
