@@ -158,10 +158,8 @@ def _write_relevance(path: Path, model: LocalModel, question: Question, system: 
     from lapilli.engine.relevance import relevance
     from lapilli.ground.files import publish
 
-    prompt, processor = (
-        model.prompt(question.prompt or "", question.images, system=system),
-        model.prompts.image_processor,
-    )
+    prompt = model.prompt(question.prompt or "", question.images, system=system)
+    processor = model.prompts.image_processor
     assert processor is not None, "a model that answered about a picture has prepared it"
     seen = relevance(model.model, prompt, answer.token_ids, processor, features=model.features(prompt))
     sheet = draw(question.images, seen, answer.text)
