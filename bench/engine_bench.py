@@ -82,10 +82,9 @@ def main() -> None:
         f"Medians of {options.repeats}, taking turns; reading memory gives {bandwidth():.1f} GB/s here."
     )
     rows = [
-        [name, f"{t.median('encode'):.2f}", f"{t.median('first'):.2f}", f"{t.median('second'):.2f}",
-         f"{t.median('decode'):.1f}"]
+        [name, told(t, "encode"), told(t, "first"), told(t, "second"), told(t, "decode", 1)]
         for name, t in times.items()
-    ]  # fmt: skip
+    ]
     header = ["", "picture encoded, s", "first token, s", "second question, s", "decode, tokens/s"]
     section.table(header, rows)
     mine = times["lapilli, Q4_K_M"]
@@ -99,6 +98,11 @@ def main() -> None:
     publish(section)
     gc.collect()
     publish(company(ours))
+
+
+def told(times: Times, what: str, digits: int = 2) -> str:
+    value = times.median(what)
+    return "not told" if value != value else f"{value:.{digits}f}"
 
 
 def ratio(slow: Times, fast: Times, what: str) -> str:
