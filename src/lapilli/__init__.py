@@ -13,13 +13,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lapilli.errors import (
+    BusyError,
     CheckpointError,
+    EngineGoneError,
     FetchError,
     ImageError,
     InputError,
     LapilliError,
     ModelNotFoundError,
+    NoRoomError,
     PromptError,
+    RegistryError,
+    StoreError,
     TemplateError,
     TokenizerError,
     TrainingError,
@@ -32,13 +37,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BusyError",
     "CheckpointError",
+    "EngineGoneError",
     "FetchError",
     "ImageError",
     "InputError",
     "LapilliError",
     "ModelNotFoundError",
+    "NoRoomError",
     "PromptError",
+    "RegistryError",
+    "StoreError",
     "TemplateError",
     "TokenizerError",
     "TrainingError",

@@ -8,6 +8,11 @@ LapilliError
 ├── CheckpointError        files that are no model, damaged, hostile or incomplete
 │   └── TokenizerError     a tokenizer we cannot reproduce exactly
 ├── TemplateError          a chat template that fails, runs too long or says too much
+├── StoreError             the store of models is damaged, or cannot be written to
+│   └── NoRoomError        its disk is full, or would be
+├── RegistryError          a pull or a push that failed
+├── BusyError              too many wait already; later there may be room
+├── EngineGoneError        the process of a model ended, or answers no more
 ├── FetchError             a URL that may not be, or could not be, fetched
 └── TrainingError          a run that cannot start or must not go on
 """
@@ -47,8 +52,36 @@ class TemplateError(LapilliError):
     """A chat template that fails, runs too long or says too much."""
 
 
+class StoreError(LapilliError):
+    """The store of models is damaged, or cannot be written to."""
+
+
+class NoRoomError(StoreError):
+    """The store's disk is full, or would be."""
+
+
+class RegistryError(LapilliError):
+    """A pull or a push that failed; `status` is the HTTP status that fits it."""
+
+    def __init__(self, message: str, status: int = 502) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BusyError(LapilliError):
+    """Too many requests wait already: ask again later."""
+
+
+class EngineGoneError(LapilliError):
+    """The process that a model runs in has ended, or answers no more."""
+
+
 class FetchError(LapilliError):
-    """A URL that may not be fetched, or could not be."""
+    """A URL that may not be fetched, or could not be; `status` is the HTTP status that fits it."""
+
+    def __init__(self, message: str, status: int = 502) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TrainingError(LapilliError):
