@@ -39,7 +39,7 @@ def publish(path: str | Path, *, replace_folder: bool = False) -> Iterator[Path]
             _swap_folder(fresh, path, path.with_name(f".{path.name}.{mark}.old"))
         else:
             os.replace(fresh, path)
-        _flush_one(path.parent)
+        flush(path.parent)
     finally:
         _remove(fresh)
 
@@ -60,6 +60,17 @@ def open_regular(path: str | Path) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def flush(path: Path) -> None:
+    """Have what was written to a file, or which names a folder holds, survive a loss of power."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows has no handle on a folder to flush
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _kind(path: Path) -> str:
@@ -87,17 +98,7 @@ def _flush(path: Path) -> None:
     if path.is_dir():
         for folder, _, names in os.walk(path):
             for name in names:
-                _flush_one(Path(folder, name))
-            _flush_one(Path(folder))
+                flush(Path(folder, name))
+            flush(Path(folder))
     else:
-        _flush_one(path)
-
-
-def _flush_one(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows has no handle on a folder to flush
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        flush(path)
