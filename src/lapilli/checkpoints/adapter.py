@@ -1,4 +1,4 @@
-"""LoRA adapters (arXiv 2106.09685) in PEFT's layout, merged into the weights as these are read.
+"""LoRA adapters (arXiv 2106.09685) in PEFT's layout: merged into the weights as these are read, or kept beside them.
 
 Follows https://huggingface.co/docs/peft/developer_guides/checkpoint.
 """
@@ -19,8 +19,10 @@ from torch import Tensor
 
 from lapilli.checkpoints import names
 from lapilli.checkpoints.source import Source, read_object
-from lapilli.checkpoints.weights import Weight, read_safetensors, shapes_of
+from lapilli.checkpoints.weights import Shape, Weight, read_safetensors, shapes_of
+from lapilli.config import LlavaConfig
 from lapilli.errors import CheckpointError
+from lapilli.model.lora import Adapter, Factors
 
 # Keys of adapter_config.json that do not change what a merged weight is, beside those that are read below.
 _IDLE_KEYS = {
@@ -78,6 +80,63 @@ def merge_adapter(source: Source, folder: Path) -> Source:
 
     Raises CheckpointError that names the tensor without a place, or of the wrong shape.
     """
+    opened = _open(folder)
+    merging = _Merging(source, opened.strength, folder.name)
+    for name, weight in opened.whole.items():
+        merging.put(name, weight)
+    for module, matrices in opened.matrices.items():
+        merging.add(module, matrices)
+    return dataclasses.replace(source, weights=merging.weights)
+
+
+def read_adapter(folder: Path, config: LlavaConfig, device: str | torch.device = "cpu") -> Adapter:
+    """An adapter as what it adds to the linear layers of the decoder, for models that are loaded already.
+
+    Raises CheckpointError as `merge_adapter` does, and for an adapter that changes anything else than those.
+    """
+    opened = _open(folder)
+    places = _Places(config, folder.name)
+    if opened.whole:
+        raise CheckpointError(
+            f"{folder.name}: holds {min(opened.whole)[:200]} as a whole, {len(opened.whole)} such tensors: "
+            "only what adds to the decoder's linear layers is chosen by request; merge it with the model"
+        )
+    layers: dict[str, Factors] = {}
+    for module, matrices in opened.matrices.items():
+        up, down = _pair(module, matrices, folder.name)
+        scale = opened.strength.of(module, down.shape[0])
+        bias = matrices["B.bias"].read().float() if "B.bias" in matrices else None
+        if bias is not None:
+            places.rows_of(f"{module}.bias", tuple(bias.shape))
+        for ours, start, end in places.rows_of(f"{module}.weight", (up.shape[0], *down.shape[1:])):
+            if not _LINEAR.fullmatch(ours):
+                raise CheckpointError(
+                    f"{folder.name}: {module} is no linear layer of the decoder: only those are chosen by request; "
+                    "merge it with the model"
+                )
+            layers[ours.removeprefix("language.").removesuffix(".weight")] = Factors(
+                down.float().to(device),
+                (up[start:end].float() * scale).to(device),
+                None if bias is None else (bias[start:end] * scale).to(device),
+            )
+    if not layers:
+        raise CheckpointError(f"{folder.name}: holds no matrices of an adapter")
+    return Adapter(folder.name, layers)
+
+
+_LINEAR = re.compile(r"language\.(head|blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.(gate|up|down)))\.weight")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What an adapter's folder holds: matrices by module and kind, and tensors that replace the model's own."""
+
+    strength: Strength
+    matrices: Mapping[str, Mapping[str, Weight]]
+    whole: Mapping[str, Weight]
+
+
+def _open(folder: Path) -> _Opened:
     config = read_object(folder / "adapter_config.json")
     if not config:
         raise CheckpointError(f"{folder.name}: holds no adapter_config.json: a LoRA adapter in PEFT's layout is needed")
@@ -86,63 +145,48 @@ def merge_adapter(source: Source, folder: Path) -> Source:
             f"{folder.name}: non_lora_trainables.bin is a pickle, which can run code, and holds part of this adapter; "
             "merge it with the program that made it"
         )
-    merging = _Merging(source, Strength.from_dict(config), folder.name)
-    parts: dict[str, dict[str, Weight]] = defaultdict(dict)
+    matrices: dict[str, dict[str, Weight]] = defaultdict(dict)
+    whole: dict[str, Weight] = {}
     for name, weight in read_safetensors(folder, "adapter_model").items():
         plain = _WRAPPERS.sub("", name.removeprefix("base_model.model."))
         module, mark, kind = plain.partition(".lora_")
         if mark:
-            parts[module][kind] = weight
+            matrices[module][kind] = weight
         else:
-            merging.put(plain, weight)
-    for module, matrices in parts.items():
-        merging.add(module, matrices)
-    return dataclasses.replace(source, weights=merging.weights)
+            whole[plain] = weight
+    return _Opened(Strength.from_dict(config), matrices, whole)
 
 
-class _Merging:
-    """The weights of a model while an adapter is worked into them."""
+def _pair(module: str, matrices: Mapping[str, Weight], where: str) -> tuple[Tensor, Tensor]:
+    """A module's two matrices (N, R) and (R, K, ...), once it is sure that they are a plain LoRA pair."""
+    kinds = set(matrices)
+    if "magnitude_vector" in kinds or "magnitude_vector.weight" in kinds:
+        raise CheckpointError(f"{where}: {module} has a magnitude: DoRA adapters are not read")
+    if kinds == {"embedding_A", "embedding_B"}:
+        # A table is looked up by row: its matrices are stored the other way round.
+        up, down = matrices["embedding_A"].read().T, matrices["embedding_B"].read().T
+    elif kinds - {"B.bias"} == {"A.weight", "B.weight"}:
+        up, down = matrices["B.weight"].read(), matrices["A.weight"].read()
+    else:
+        raise CheckpointError(f"{where}: {module} has lora_{', lora_'.join(sorted(kinds))}: not a LoRA pair")
+    rank = down.shape[0]
+    if up.ndim not in (2, 4) or up.shape[1] != rank or rank == 0:
+        raise CheckpointError(
+            f"{where}: {module} has matrices of {tuple(up.shape)} and {tuple(down.shape)}: their ranks differ"
+        )
+    return up, down
 
-    def __init__(self, source: Source, strength: Strength, where: str) -> None:
-        self.weights = dict(source.weights)
-        self.strength, self.where = strength, where
-        self.shapes = shapes_of(source.config)
-        self.layout = names.hugging_face(source.config.text.family)
+
+class _Places:
+    """Which of our parameters a tensor of an adapter belongs to."""
+
+    def __init__(self, config: LlavaConfig, where: str) -> None:
+        self.where = where
+        self.shapes = shapes_of(config)
+        self.layout = names.hugging_face(config.text.family)
         self.places = names.tensors_of(self.layout, self.shapes)
 
-    def put(self, name: str, weight: Weight) -> None:
-        """Put a whole tensor in the place of the model's own (`modules_to_save`, and biases that were trained)."""
-        if self._repeats_embeddings(name, weight):
-            return
-        for ours, start, end in self._rows_of(name, weight.shape):
-            self.weights[ours] = weight.rows(start, end)
-
-    def add(self, module: str, matrices: Mapping[str, Weight]) -> None:
-        """Add the product of a module's two matrices, and of its bias where it has one."""
-        kinds = set(matrices)
-        if "magnitude_vector" in kinds or "magnitude_vector.weight" in kinds:
-            raise CheckpointError(f"{self.where}: {module} has a magnitude: DoRA adapters are not read")
-        if kinds == {"embedding_A", "embedding_B"}:
-            # A table is looked up by row: its matrices are stored the other way round.
-            up, down = matrices["embedding_A"].read().T, matrices["embedding_B"].read().T
-        elif kinds - {"B.bias"} == {"A.weight", "B.weight"}:
-            up, down = matrices["B.weight"].read(), matrices["A.weight"].read()
-        else:
-            raise CheckpointError(f"{self.where}: {module} has lora_{', lora_'.join(sorted(kinds))}: not a LoRA pair")
-        rank = down.shape[0]
-        if up.ndim not in (2, 4) or up.shape[1] != rank or rank == 0:
-            raise CheckpointError(
-                f"{self.where}: {module} has matrices of {tuple(up.shape)} and {tuple(down.shape)}: their ranks differ"
-            )
-        scale = self.strength.of(module, rank)
-        for ours, start, end in self._rows_of(f"{module}.weight", (up.shape[0], *down.shape[1:])):
-            self.weights[ours] = self.weights[ours].mapped(_Addition(up[start:end], down, scale))
-        if "B.bias" in kinds:
-            bias = matrices["B.bias"].read()
-            for ours, start, end in self._rows_of(f"{module}.bias", tuple(bias.shape)):
-                self.weights[ours] = self.weights[ours].mapped(_Shift(bias[start:end], scale))
-
-    def _rows_of(self, name: str, shape: tuple[int, ...]) -> list[tuple[str, int, int]]:
+    def rows_of(self, name: str, shape: Shape) -> list[tuple[str, int, int]]:
         """Our parameters in that tensor, each with its rows [start, end); a shape that differs is refused."""
         foreign = names.spelt_first(name)
         ours = self.places.get(foreign)
@@ -155,10 +199,37 @@ class _Merging:
         ends = [sum(heights[: place + 1]) for place in range(len(heights))]
         return [(part, end - height, end) for part, end, height in zip(ours, ends, heights, strict=True)]
 
+
+class _Merging:
+    """The weights of a model while an adapter is worked into them."""
+
+    def __init__(self, source: Source, strength: Strength, where: str) -> None:
+        self.weights = dict(source.weights)
+        self.strength, self.where = strength, where
+        self.places = _Places(source.config, where)
+
+    def put(self, name: str, weight: Weight) -> None:
+        """Put a whole tensor in the place of the model's own (`modules_to_save`, and biases that were trained)."""
+        if self._repeats_embeddings(name, weight):
+            return
+        for ours, start, end in self.places.rows_of(name, weight.shape):
+            self.weights[ours] = weight.rows(start, end)
+
+    def add(self, module: str, matrices: Mapping[str, Weight]) -> None:
+        """Add the product of a module's two matrices, and of its bias where it has one."""
+        up, down = _pair(module, matrices, self.where)
+        scale = self.strength.of(module, down.shape[0])
+        for ours, start, end in self.places.rows_of(f"{module}.weight", (up.shape[0], *down.shape[1:])):
+            self.weights[ours] = self.weights[ours].mapped(_Addition(up[start:end], down, scale))
+        if "B.bias" in matrices:
+            bias = matrices["B.bias"].read()
+            for ours, start, end in self.places.rows_of(f"{module}.bias", tuple(bias.shape)):
+                self.weights[ours] = self.weights[ours].mapped(_Shift(bias[start:end], scale))
+
     def _repeats_embeddings(self, name: str, weight: Weight) -> bool:
         """Whether this is the head of a tied model, and nothing but its embeddings."""
-        head = f"{self.layout['language.head']}.weight"
-        if head in self.places or names.spelt_first(name) != head:
+        head = f"{self.places.layout['language.head']}.weight"
+        if head in self.places.places or names.spelt_first(name) != head:
             return False
         embeddings = self.weights["language.embed.weight"].read()
         if weight.shape == tuple(embeddings.shape) and torch.equal(weight.read().to(embeddings.dtype), embeddings):
