@@ -33,7 +33,8 @@ class Answer:
 
     `finish_reason` is "stop" where the model (or a stop text) ended it, "length" where a limit did. `cached_tokens`
     of the prompt were read before. Times are in seconds: waiting, pictures, the rest up to the first token, and from
-    there to the end. `logprobs` has an entry for each token where it was asked for.
+    there to the end. `logprobs` has an entry for each token where it was asked for, `stopped_by` is the stop text that
+    ended it.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Answer:
     prefill_seconds: float
     decode_seconds: float
     logprobs: tuple[TokenScore, ...] | None = None
+    stopped_by: str = ""
 
     @property
     def completion_tokens(self) -> int:
@@ -58,7 +60,12 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A piece of text as it is made; the last one carries the whole answer."""
+    """A piece of text as it is made, with what is known of the tokens said meanwhile where that was asked for.
+
+    The last one carries the whole answer. Text may come after its tokens: a character takes several, and what could
+    be the beginning of a stop text is held back.
+    """
 
     text: str
+    scores: tuple[TokenScore, ...] = ()
     answer: Answer | None = None

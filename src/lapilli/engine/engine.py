@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lapilli.checkpoints.load import Checkpoint
+from lapilli.engine.adapters import Adapters, Loaded
 from lapilli.engine.answer import Answer, Chunk, TokenScore
 from lapilli.engine.blocks import ROOT, BlockPool
 from lapilli.engine.grammar import Constraint, GrammarCompiler, Matcher
@@ -34,6 +35,7 @@ from lapilli.engine.writing import Writing
 from lapilli.errors import PromptError
 from lapilli.inputs.prompt import Prompt
 from lapilli.inputs.tokenizer import TextStream
+from lapilli.model.lora import Adapter
 from lapilli.model.quantized import sums_rows_alone
 from lapilli.store.features import FeatureCache
 
@@ -67,6 +69,7 @@ class Job:
     writing: Writing
     matcher: Matcher | None
     lookup: PromptLookup | None
+    adapter: Loaded | None
     image_tokens: int
     arrived: float
     started: float = 0.0
@@ -74,6 +77,7 @@ class Job:
     image_seconds: float = 0.0
     embeds_TD: Tensor | None = None
     scores: list[TokenScore] = field(default_factory=list)
+    told: int = 0
     news: deque[Chunk] = field(default_factory=deque)
     error: Exception | None = None
     over: bool = False
@@ -98,32 +102,62 @@ class Engine:
             self.model, blocks=pool.count, block=pool.size, rows=options.rows, tile=grain, padded=not alone
         )
         self.sight = Sight(self.model, features or FeatureCache(options.feature_bytes, options.feature_folder))
+        self.adapters = Adapters(self.config, self.model.device)
         self._grammars: GrammarCompiler | None = None
+        self._making = threading.Lock()
         self._jobs: dict[Request, Job] = {}
         self._lock = threading.RLock()
 
     # --- what a caller does ---
 
-    def submit(self, prompt: Prompt, options: SamplingOptions, constraint: Constraint | None = None) -> Job:
-        """Take a request in; raises PromptError where it does not fit, InputError for a constraint we cannot keep."""
-        request = self._request(prompt, options)
+    def submit(
+        self,
+        prompt: Prompt,
+        options: SamplingOptions,
+        constraint: Constraint | None = None,
+        *,
+        context: int | None = None,
+        adapter: Loaded | None = None,
+    ) -> Job:
+        """Take a request in; raises PromptError where it does not fit, InputError for a constraint we cannot keep.
+
+        `context` bounds prompt and answer together, where that is less than the model's own. `adapter` is one of
+        `engine.adapters`.
+        """
+        job = self.prepare(prompt, options, constraint, context=context, adapter=adapter)
+        self.enter(job)
+        return job
+
+    def prepare(
+        self,
+        prompt: Prompt,
+        options: SamplingOptions,
+        constraint: Constraint | None = None,
+        *,
+        context: int | None = None,
+        adapter: Loaded | None = None,
+    ) -> Job:
+        """All of `submit` that takes time: it may run beside a step. `enter` does the rest."""
+        request = self._request(prompt, options, context, adapter)
+        matcher = self._compiler().matcher(constraint) if constraint else None
+        sampler = Sampler(options, prompt.token_ids)
+        writing = Writing(options, TextStream(self.tokenizer), sampler, request.limit)
+        lookup = self._lookup(prompt) if self.options.speculate else None
+        seen = sum(self.config.image_tokens(image.height, image.width) for image in prompt.images)
+        return Job(request, prompt, writing, matcher, lookup, adapter, seen, time.perf_counter())
+
+    def enter(self, job: Job) -> None:
+        """Let a prepared job take part; raises PromptError where the cache could never hold it."""
         with self._lock:
-            matcher = self._compiler().matcher(constraint) if constraint else None
-            sampler = Sampler(options, prompt.token_ids)
-            writing = Writing(options, TextStream(self.tokenizer), sampler, request.limit)
-            lookup = self._lookup(prompt) if self.options.speculate else None
-            seen = sum(self.config.image_tokens(image.height, image.width) for image in prompt.images)
-            job = Job(request, prompt, writing, matcher, lookup, seen, time.perf_counter())
-            if request.limit == 0:
-                writing.end("length")
+            if job.request.limit == 0:
+                job.writing.end("length")
                 self._tell(job)
-                return job
-            self.scheduler.add(request)
-            self._jobs[request] = job
-            if matcher is not None:
+                return
+            self.scheduler.add(job.request)
+            self._jobs[job.request] = job
+            if job.matcher is not None:
                 self._force(job)
                 self._tell(job)
-        return job
 
     def stream(self, job: Job) -> Iterator[Chunk]:
         """What is said, as it is said; leaving early aborts the job."""
@@ -181,11 +215,12 @@ class Engine:
         if plan.prefill is not None:
             work, job = plan.prefill, self._jobs[plan.prefill.request]
             embeds_TD = self._embed(job)
-            yield work, self.runner.read(work, embeds_TD[work.start : work.stop])
+            yield work, self.runner.read(work, embeds_TD[work.start : work.stop], _adapter(job))
             if work.stop == work.request.prompt_length:
                 job.embeds_TD = None
         if plan.decode:
-            for work, scores_NV in zip(plan.decode, self.runner.say(plan.decode), strict=True):
+            adapters = [_adapter(self._jobs[work.request]) for work in plan.decode]
+            for work, scores_NV in zip(plan.decode, self.runner.say(plan.decode, adapters), strict=True):
                 yield work, scores_NV if work.speaks else None
 
     def _settle(self, work: Work, scores_NV: Tensor | None) -> None:
@@ -253,11 +288,14 @@ class Engine:
     def _tell(self, job: Job) -> None:
         """Put what is new where the job's owner finds it; an answer that has ended leaves the engine."""
         text = job.writing.fresh_text()
+        # The end token has a score too, but it is none of the answer's tokens.
+        scores = tuple(job.scores[job.told : len(job.writing.token_ids)])
+        job.told += len(scores)
         if job.writing.finish_reason is None:
-            if text:
-                job.news.append(Chunk(text=text))
+            if text or scores:
+                job.news.append(Chunk(text=text, scores=scores))
             return
-        job.news.append(Chunk(text=text, answer=self._answer(job)))
+        job.news.append(Chunk(text=text, scores=scores, answer=self._answer(job)))
         self._end(job)
 
     def _end(self, job: Job) -> None:
@@ -275,19 +313,25 @@ class Engine:
 
     # --- how a request begins ---
 
-    def _request(self, prompt: Prompt, options: SamplingOptions) -> Request:
-        context, length = self.config.text.max_positions, len(prompt.token_ids)
+    def _request(
+        self, prompt: Prompt, options: SamplingOptions, context: int | None, adapter: Loaded | None
+    ) -> Request:
+        most, length = self.config.text.max_positions, len(prompt.token_ids)
+        context = most if context is None else min(context, most)
         if length == 0:
             raise PromptError("the prompt is empty: ask something")
         if length >= context:
-            raise PromptError(f"the prompt has {length} tokens, this model reads at most {context - 1}: shorten it")
+            raise PromptError(
+                f"the prompt has {length} tokens, at most {context - 1} fit into a context of {context}: shorten it"
+                + (f", or raise the context up to {most}" if context < most else "")
+            )
         room = context - length
         if options.max_tokens is None:
             # An answer that nobody limited may fill what the cache has.
             room = max(1, min(room, self.scheduler.pool.count * self.options.block - length))
         limit = room if options.max_tokens is None else min(options.max_tokens, room)
         units = units_of(prompt.token_ids, self._pictures(prompt))
-        return Request("", units, limit, root=self._root(length))
+        return Request("", units, limit, root=self._root(length, adapter))
 
     def _pictures(self, prompt: Prompt) -> list[Picture]:
         """Where each picture's placeholders stand."""
@@ -299,12 +343,14 @@ class Engine:
             at += count
         return pictures
 
-    def _root(self, length: int) -> int:
-        """Prompts past the length at which a long rope's frequencies change share no keys with shorter ones."""
+    def _root(self, length: int, adapter: Loaded | None) -> int:
+        """Prompts share no keys with those of another adapter.
+
+        Nor do those past the length at which a long rope's frequencies change, with shorter ones.
+        """
         rope = self.config.text.rope
-        if rope.kind == "longrope" and length > (rope.original_max_positions or self.config.text.max_positions):
-            return ROOT - 1
-        return ROOT
+        changes = rope.kind == "longrope" and length > (rope.original_max_positions or self.config.text.max_positions)
+        return ROOT - 2 * (0 if adapter is None else adapter.number) - changes
 
     def _embed(self, job: Job) -> Tensor:
         """The prompt's embeddings (T, D), pictures in place; made when its first chunk is read."""
@@ -323,9 +369,10 @@ class Engine:
         return lookup
 
     def _compiler(self) -> GrammarCompiler:
-        if self._grammars is None:
-            self._grammars = GrammarCompiler(self.tokenizer, self.config.text.vocab_size)
-        return self._grammars
+        with self._making:
+            if self._grammars is None:
+                self._grammars = GrammarCompiler(self.tokenizer, self.config.text.vocab_size)
+            return self._grammars
 
     def _blocks(self) -> int:
         """How many blocks the memory for keys and values makes, and no more than `running` whole contexts."""
@@ -350,4 +397,9 @@ class Engine:
             prefill_seconds=spoke - started - job.image_seconds,
             decode_seconds=now - spoke,
             logprobs=tuple(job.scores) if writing.options.logprobs is not None else None,
+            stopped_by=writing.stopped_by,
         )
+
+
+def _adapter(job: Job) -> Adapter | None:
+    return None if job.adapter is None else job.adapter.adapter

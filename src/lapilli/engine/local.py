@@ -82,7 +82,8 @@ class LocalModel:
             # The blank between the cue and the first word belongs to the format, not to the answer.
             text, answer = chunk.text if begun else chunk.text.lstrip(), chunk.answer
             begun = begun or bool(text)
-            yield Chunk(text=text, answer=answer and dataclasses.replace(answer, text=answer.text.lstrip()))
+            answer = answer and dataclasses.replace(answer, text=answer.text.lstrip())
+            yield dataclasses.replace(chunk, text=text, answer=answer)
 
     def prompt(self, prompt_or_messages: Any, images: Sequence[Any] = (), *, system: str | None = None) -> Prompt:
         """What the model reads when it is asked this; the arguments are those of `chat`."""

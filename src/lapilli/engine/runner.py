@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lapilli.engine.scheduler import Work
 from lapilli.model.llava import Llava
+from lapilli.model.lora import Adaptable, Adapter
 from lapilli.model.paged import Chunk, PagedCache, Rows
 
 
@@ -27,10 +28,13 @@ class Runner:
         # One page more than the scheduler knows: rows that pad a step write there.
         self.nowhere = blocks
         self.cache = PagedCache(model.config.text, blocks + 1, block, dtype=model.dtype, device=model.device)
+        self._adaptable: Adaptable | None = None
 
-    def read(self, work: Work, embeds_TD: Tensor) -> Tensor | None:
+    def read(self, work: Work, embeds_TD: Tensor, adapter: Adapter | None = None) -> Tensor | None:
         """A chunk of a prompt; scores (1, V) for what comes next where it ends the prompt and nothing was said yet."""
         request, model = work.request, self.model
+        if adapter is not None:
+            model = self._adapted().chunk(adapter, work.start, work.stop, self.tile)
         chunk = Chunk(self.cache, request.blocks, work.start, work.stop, self.tile)
         hidden_BTD = model(
             embeds_TD[None],
@@ -40,8 +44,8 @@ class Runner:
         )
         return model.logits(hidden_BTD[0, -1:]) if work.speaks else None
 
-    def say(self, works: Sequence[Work]) -> list[Tensor]:
-        """Answers a token further, or several that are known or guessed.
+    def say(self, works: Sequence[Work], adapters: Sequence[Adapter | None] = ()) -> list[Tensor]:
+        """Answers a token further, or several that are known or guessed; each with its adapter, where they have any.
 
         For each of them scores (1 + drafts, V) for what follows the last known token and each guess.
         """
@@ -59,7 +63,11 @@ class Runner:
             spare = self.rows - len(ids)
             ids, positions = ids + [0] * spare, positions + [0] * spare
             places, tables = places + [self.nowhere * self.cache.size] * spare, tables + [[self.nowhere]] * spare
-        device, widest = self.model.device, max(map(len, tables))
+        model = self.model
+        if any(adapters):
+            chosen = [adapter for work, adapter in zip(works, adapters, strict=True) for _ in work.tokens]
+            model = self._adapted().rows(chosen + [None] * (len(ids) - len(chosen)), self.rows)
+        device, widest = model.device, max(map(len, tables))
         rows = Rows(
             self.cache,
             torch.tensor(places, device=device),
@@ -67,8 +75,14 @@ class Runner:
             torch.tensor([p + 1 for p in positions], dtype=torch.int32, device=device),
         )
         # Not `embed`: a model that says its own placeholder's id must not be asked for a picture.
-        embeds_B1D = self.model.language.embed(torch.tensor(ids, device=device)[:, None])
-        hidden_BD = self.model(embeds_B1D, torch.tensor(positions, device=device)[:, None], rows)[:, 0]
-        scores_BV = self.model.logits(hidden_BD)
+        embeds_B1D = model.language.embed(torch.tensor(ids, device=device)[:, None])
+        hidden_BD = model(embeds_B1D, torch.tensor(positions, device=device)[:, None], rows)[:, 0]
+        scores_BV = model.logits(hidden_BD)
         ends = itertools.accumulate(len(work.tokens) for work in works)
         return [scores_BV[end - len(work.drafts) - 1 : end] for work, end in zip(works, ends, strict=True)]
+
+    def _adapted(self) -> Adaptable:
+        """The model as adapters can be put on it; made when the first one is asked for."""
+        if self._adaptable is None:
+            self._adaptable = Adaptable(self.model)
+        return self._adaptable

@@ -21,6 +21,7 @@ class Writing:
     text: str = ""
     shown: int = 0
     finish_reason: FinishReason | None = None
+    stopped_by: str = ""
 
     def say(self, token: int, eos_ids: frozenset[int]) -> None:
         """Take the next token in; ends at an end token, a stop text or the limit."""
@@ -50,9 +51,10 @@ class Writing:
         self.text += piece
         longest = max((len(stop) for stop in self.options.stop), default=0)
         window = max(0, before - longest)
-        found = [at for stop in self.options.stop if (at := self.text.find(stop, window)) >= 0]
+        found = [(at, stop) for stop in self.options.stop if (at := self.text.find(stop, window)) >= 0]
         if found:
-            self.text, self.finish_reason = self.text[: min(found)], "stop"
+            at, self.stopped_by = min(found)
+            self.text, self.finish_reason = self.text[:at], "stop"
 
 
 def _overlap(text: str, stop: str) -> int:
