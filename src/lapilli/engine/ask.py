@@ -57,9 +57,11 @@ class Ask:
 
     Either `messages` (mappings: role, content, pictures = numbers of `pictures`, tool_calls [{name, arguments, id}],
     tool_name, tool_call_id, thinking) or a raw `prompt`, in which special tokens count and `<image>` stands for a
-    picture. `before` are token ids that come first. `sampling` are the fields of SamplingOptions, `constraint` the kind
-    and text of a Constraint. A prompt that leaves no room within `context` is refused with both counts, or with
-    `truncate` loses its oldest turns, never the system's nor the last. `adapter` is a LoRA folder to answer with.
+    picture. `before` are token ids that come first. `sampling` are the fields of SamplingOptions: without `max_tokens`
+    an answer is limited as the checkpoint recommends, with None by the context alone. `constraint` is the kind and text
+    of a Constraint, the text of "json" a schema. A prompt that leaves no room within `context` is refused with both
+    counts, or with `truncate` loses what is oldest of `before` and its oldest turns, never the system's nor the last.
+    `adapter` is a LoRA folder to answer with. `heatmap` asks where in its pictures the answer was seen, a PNG.
     """
 
     messages: tuple[Mapping[str, Any], ...] = ()

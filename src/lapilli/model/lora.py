@@ -27,7 +27,7 @@ from lapilli.model.quantized import QuantizedLinear
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """What is added to one linear layer: x @ down.T @ up.T, plus a bias where there is one; `up` has the scale in it."""
+    """What is added to one linear layer: x @ down.T @ up.T, plus a bias where there is one; the scale is in both."""
 
     down_RK: Tensor
     up_NR: Tensor
