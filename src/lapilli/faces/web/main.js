@@ -1,0 +1,276 @@
+// Puts the page together.
+
+import { Away, whenKeyIsNeeded } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import * as tree from "./conversation.js";
+import { find, icon, make, say, setIcon, toast } from "./dom.js";
+import * as history from "./history.js";
+import { ModelPicker, model, refresh, seeing, sees, chatModels, short } from "./models.js";
+import { among } from "./pictures.js";
+import { askForKey, keep, openSettings, restore, settings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { wireTheme } from "./theme.js";
+import { Thread, notice } from "./thread.js";
+import { download, fileName, pack, unpack } from "./transfer.js";
+
+const EXAMPLES = ["What is in this picture?", "How many things are there?", "What does it say?"];
+const RETRY = [2, 4, 8, 15, 30]; // seconds
+const DRAFT = "lapilli.draft";
+const narrow = matchMedia("(max-width: 860px)");
+
+restore();
+whenKeyIsNeeded(askForKey);
+
+const chat = new Chat();
+const picker = new ModelPicker(find("models"), useModel);
+const heat = make("button", { type: "button", class: "text-button", "aria-pressed": "false", "aria-label": "Show where it looked", title: "Ask for a heat map over the picture", onclick: () => {
+  keep({ heatmap: !settings.heatmap });
+  showHeat();
+} }, icon("heat"), make("span", {}, "Where it looks"));
+const composer = new Composer({
+  id: "words", label: "Message", placeholder: "Ask, or drop a picture", check, tools: [heat],
+  send: (text, pictures, how) => {
+    thread.goToEnd();
+    chat.ask(text, pictures, how);
+  },
+});
+const thread = new Thread(find("thread"), find("scroll"), find("to-end"), {
+  check,
+  siblings: (turn) => tree.siblings(chat.conversation, turn),
+  choose: (turn) => chat.choose(turn),
+  again: (turn) => unlessAnswering(() => chat.again(turn)),
+  edit: (turn, text, pictures, how) => unlessAnswering(() => chat.ask(text, pictures, { ...how, instead: turn })),
+});
+const sidebar = new Sidebar({ list: find("list"), search: find("search") }, {
+  open: async (id) => {
+    await chat.open(id);
+    if (narrow.matches) showAside(false);
+  },
+  changed: async (id, change) => {
+    if (change.deleted) return chat.conversation.id === id && chat.start();
+    const kept = chat.conversation.id === id ? chat.conversation : await history.conversation(id);
+    Object.assign(kept, { title: change.title, named: true });
+    await chat.save(kept);
+    showTitle();
+  },
+});
+
+function unlessAnswering(act) {
+  if (chat.answering) return toast("An answer is under way: Esc stops it.");
+  thread.goToEnd();
+  return act();
+}
+
+function useModel(name) {
+  chat.conversation.model = name;
+  keep({ model: name });
+  picker.show(name);
+  showHeat();
+  composer.refresh();
+  if (Object.keys(chat.conversation.turns).length) chat.save(chat.conversation);
+}
+
+/** Pictures are not sent to a model that cannot see them without the reader knowing. */
+function check(pictures) {
+  const name = chat.conversation.model;
+  if (!model(name) || sees(name)) return null;
+  const shown = tree.path(chat.conversation).some((turn) => turn.pictures.length && !turn.blind);
+  if (!pictures.length && !shown) return null;
+  const able = seeing();
+  return {
+    text: `${short(name)} cannot see pictures.`,
+    choices: able ? [{ label: `Ask ${short(able.name)} instead`, act: () => useModel(able.name) }] : [],
+  };
+}
+
+function showHeat() {
+  heat.setAttribute("aria-pressed", String(settings.heatmap));
+  heat.hidden = !sees(chat.conversation.model);
+}
+
+function showTitle() {
+  const { title } = chat.conversation;
+  document.title = title ? `${title} · lapilli` : "lapilli";
+}
+
+function showTurns() {
+  const turns = tree.path(chat.conversation);
+  find("welcome").hidden = turns.length > 0;
+  thread.show(turns);
+  composer.setAnswering(chat.answering !== null);
+  composer.refresh();
+  showTitle();
+}
+
+chat.addEventListener("opened", () => {
+  const { conversation } = chat;
+  thread.clear();
+  if (!model(conversation.model) && !conversation.model) conversation.model = settings.model;
+  picker.show(conversation.model);
+  showHeat();
+  showTurns();
+  sidebar.show(conversation.id);
+  if (!narrow.matches) composer.focus();
+});
+chat.addEventListener("changed", ({ detail: turn }) => {
+  window.history.replaceState(null, "", `#${chat.conversation.id}`);
+  showTurns();
+  if (turn) thread.speak(turn);
+  else if (chat.answering) say("Answering");
+});
+chat.addEventListener("grew", ({ detail: turn }) => thread.grow(turn));
+chat.addEventListener("listed", () => sidebar.show(chat.conversation.id));
+chat.addEventListener("away", () => away(0));
+
+/** Says that the server is away, and looks for it again, less and less often. */
+let waiting = null;
+function away(tries) {
+  clearTimeout(waiting);
+  const seconds = RETRY[Math.min(tries, RETRY.length - 1)];
+  find("notices").replaceChildren(notice("The server is away. What you have is safe here; this page looks for it again by itself.", "Try now", () => connect(tries)));
+  waiting = setTimeout(() => connect(tries + 1), seconds * 1000);
+}
+
+async function connect(tries = 0) {
+  clearTimeout(waiting);
+  try {
+    await refresh();
+  } catch (error) {
+    if (error instanceof Away) return away(tries);
+    return find("notices").replaceChildren(notice(error.message, "Try again", () => connect()));
+  }
+  find("notices").replaceChildren();
+  const name = chat.conversation.model || settings.model;
+  const chosen = model(name) ?? (tree.path(chat.conversation).length ? null : seeing() ?? chatModels()[0]);
+  if (chosen) chat.conversation.model = chosen.name;
+  picker.show(chosen?.name ?? name);
+  showHeat();
+  composer.refresh();
+}
+
+function showAside(shown) {
+  document.body.classList.toggle("aside", shown);
+  find("veil").hidden = !(shown && narrow.matches);
+  find("history").inert = !shown;
+  document.querySelector("main").inert = shown && narrow.matches;
+  find("history-open").setAttribute("aria-expanded", String(shown));
+  if (!narrow.matches) keep({ aside: shown });
+}
+
+function wireAside() {
+  setIcon(find("history-open"), "panel");
+  setIcon(find("history-close"), "panel");
+  find("new").prepend(icon("new"));
+  find("search").before(icon("search"));
+  find("history-open").onclick = () => { showAside(true); find("history-close").focus(); };
+  find("history-close").onclick = () => { showAside(false); find("history-open").focus(); };
+  find("veil").onclick = () => showAside(false);
+  find("new").onclick = startNew;
+  narrow.onchange = () => showAside(!narrow.matches && settings.aside);
+  showAside(!narrow.matches && settings.aside);
+  find("export").onclick = async () => {
+    const all = await history.conversations();
+    download(fileName(all.length === 1 ? [] : all), await pack(all));
+  };
+  find("import").onclick = () => find("import-file").click();
+  find("import-file").onchange = async ({ target }) => {
+    const [file] = target.files;
+    target.value = "";
+    if (!file) return;
+    try {
+      const count = await unpack(await file.text());
+      toast(count === 1 ? "1 conversation taken in." : `${count} conversations taken in.`);
+    } catch (error) {
+      toast(error.message);
+    }
+    sidebar.draw();
+  };
+}
+
+function startNew() {
+  window.history.replaceState(null, "", location.pathname + location.search);
+  chat.start();
+  if (narrow.matches) showAside(false);
+  composer.focus();
+}
+
+function wireDrop() {
+  let depth = 0;
+  const holds = (event) => event.dataTransfer?.types.includes("Files");
+  const show = (shown) => { find("drop").hidden = !shown; };
+  addEventListener("dragenter", (event) => { if (holds(event)) { depth += 1; show(true); } });
+  addEventListener("dragleave", (event) => { if (holds(event)) { depth -= 1; show(depth > 0); } });
+  addEventListener("dragover", (event) => { if (holds(event)) event.preventDefault(); });
+  addEventListener("drop", (event) => {
+    if (!holds(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    const files = among(event.dataTransfer);
+    if (files.length) composer.add(files);
+    else toast("That was not a picture.");
+  });
+  addEventListener("paste", (event) => {
+    if (event.target.closest?.("textarea, input, dialog")) return;
+    const files = among(event.clipboardData);
+    if (files.length) composer.add(files);
+  });
+}
+
+function wireKeys() {
+  addEventListener("keydown", (event) => {
+    const command = event.ctrlKey || event.metaKey;
+    if (event.key === "Escape" && !document.querySelector("dialog[open], [popover]:popover-open")) {
+      if (narrow.matches && document.body.classList.contains("aside")) find("history-close").click();
+      else chat.stop();
+    } else if (command && event.key.toLowerCase() === "k") {
+      event.preventDefault();
+      showAside(true);
+      find("search").focus();
+    } else if (command && event.shiftKey && event.key.toLowerCase() === "o") {
+      event.preventDefault();
+      startNew();
+    }
+  });
+  composer.words.addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowUp" || composer.words.value || chat.answering) return;
+    const last = tree.path(chat.conversation).findLast((turn) => turn.role === "user");
+    if (!last) return;
+    event.preventDefault();
+    thread.edit(last);
+  });
+}
+
+function wireDraft() {
+  try {
+    composer.words.value = sessionStorage.getItem(DRAFT) ?? "";
+    composer.words.addEventListener("input", () => sessionStorage.setItem(DRAFT, composer.words.value));
+    composer.element.addEventListener("submit", () => sessionStorage.setItem(DRAFT, composer.words.value));
+  } catch {
+    // No drafts in a browser that keeps nothing.
+  }
+}
+
+async function start() {
+  find("composer").append(composer.element);
+  find("examples").append(...EXAMPLES.map((text) => make("button", { type: "button", onclick: () => { composer.words.value = text; composer.focus(); } }, text)));
+  setIcon(find("settings-open"), "gear");
+  find("settings-open").onclick = () => openSettings(chat.conversation, () => { if (Object.keys(chat.conversation.turns).length) chat.saveSoon(chat.conversation); });
+  wireTheme(find("theme"));
+  wireAside();
+  wireDrop();
+  wireKeys();
+  wireDraft();
+  addEventListener("pagehide", () => chat.saveAll());
+  if (!(await history.open())) toast("This browser keeps nothing: conversations go when the page does.");
+  history.whenElsewhere((id) => {
+    sidebar.draw();
+    if (id === chat.conversation.id && !chat.answering) chat.open(id, { elsewhere: true });
+  });
+  const asked = location.hash.slice(1);
+  if (!asked || !(await chat.open(asked))) chat.start();
+  await connect();
+}
+
+start();
