@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from lapilli.checkpoints.generation import GenerationDefaults
+from lapilli.checkpoints.objects import read_object as read_object
 from lapilli.checkpoints.weights import Weight
 from lapilli.config import LlavaConfig, TextConfig, VisionConfig
 from lapilli.errors import CheckpointError
-from lapilli.ground.files import open_regular
 from lapilli.inputs.processor import ImageProcessor
 from lapilli.inputs.prompt import PromptBuilder
 from lapilli.inputs.templates import ChatTemplate
 from lapilli.inputs.tokenizer import Tokenizer
 
-_MAX_JSON = 1 << 24
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -30,28 +26,6 @@ class Source:
     weights: Mapping[str, Weight]
     prompts: PromptBuilder
     generation: GenerationDefaults
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, empty where there is no such file.
-
-    Raises CheckpointError for what is no JSON object, or larger than any real one.
-    """
-    try:
-        with open_regular(path) as file:
-            raw = file.read(_MAX_JSON + 1)
-        if len(raw) > _MAX_JSON:
-            raise CheckpointError(f"{path.name}: has more than {_MAX_JSON} bytes")
-        values = json.loads(raw)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise CheckpointError(f"{path.name}: cannot be read: {(error.strerror or 'unknown error').lower()}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name}: is no valid JSON: {str(error)[:120]}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path.name}: an object is needed, it holds a {type(values).__name__}")
-    return values
 
 
 def usual_processor(config: LlavaConfig, vision: VisionConfig) -> ImageProcessor:

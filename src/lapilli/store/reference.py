@@ -1,54 +1,51 @@
-"""The one function that turns a model name into its parts."""
+"""Which model a name means, for `lapilli.load`: built in, stored, a folder, a GGUF file, or the hub's."""
 
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 
-from lapilli.errors import ModelNotFoundError
-
-BUILT_IN = ("mini",)
+from lapilli.errors import InputError, ModelNotFoundError
+from lapilli.ground.settings import Settings
+from lapilli.store.library import Library
+from lapilli.store.naming import ModelName as ModelName
+from lapilli.store.package import TemplateText
+from lapilli.store.sources import BUILT_IN
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a named model lies: a folder, or a GGUF file with the projector found beside it."""
+    """Where a named model lies: a folder, or a GGUF file with its projector, and what the store keeps beside it."""
 
     name: str
     path: Path
     projector: Path | None = None
+    adapters: tuple[Path, ...] = ()
+    template: TemplateText | None = None
 
 
-def resolve(name: str | Path) -> Reference:
-    """Find a model by name: a built-in one, a checkpoint folder, or a GGUF file.
+def resolve(name: str | Path, library: Library | None = None) -> Reference:
+    """Find a model by name: a built-in one, a stored one, a checkpoint folder, a GGUF file, or `hf:owner/name`.
 
-    A name with no such file or folder is looked up among the built-in ones; a path always wins where it says so
-    (`./mini`). Raises ModelNotFoundError with the nearest name.
+    A path comes first where it says it is one (`./mini`), else after the names. The library is the one that the
+    settings name, unless one is given. Raises ModelNotFoundError with the nearest name, StoreError for a damaged one.
     """
     text = str(name)
-    if text in BUILT_IN:
-        return Reference(text, Path(str(importlib.resources.files("lapilli") / "models" / text)))
-    path = Path(text).expanduser()
+    library = library or default_library()
     try:
-        if path.is_dir():
-            return Reference(text, path)
-        if path.is_file():
-            return Reference(text, path, _projector_beside(path))
-    except (OSError, ValueError):
-        pass  # a name that no file could ever have
-    near = difflib.get_close_matches(text, BUILT_IN, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"built in are: {', '.join(BUILT_IN)}"
-    raise ModelNotFoundError(f"no model {text[:200]!r}: {hint} Or give a checkpoint folder or a .gguf file")
+        package = library.find(text, paths=True)
+    except (ModelNotFoundError, InputError):
+        known = [*BUILT_IN, *(found.short.removesuffix(":latest") for found in library.names())]
+        near = difflib.get_close_matches(text, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"here are {', '.join(dict.fromkeys(known))}."
+        told = f"no model {text[:200]!r}: {hint} Or give a checkpoint folder or a .gguf file"
+        raise ModelNotFoundError(told) from None
+    return Reference(text, package.model, package.projector, package.adapters, package.template)
 
 
-def _projector_beside(path: Path) -> Path | None:
-    """The `mmproj` file in the same folder: the one of the model's own name, else the only one."""
-    if path.suffix != ".gguf" or "mmproj" in path.name.lower():
-        return None
-    own = path.with_name(f"mmproj-{path.name}")
-    if own.is_file():
-        return own
-    found = sorted(other for other in path.parent.glob("*.gguf") if "mmproj" in other.name.lower())
-    return found[0] if len(found) == 1 else None
+def default_library() -> Library:
+    """The library that the settings name."""
+    settings = Settings()
+    others = [] if settings.ollama_models is None else [settings.ollama_models]
+    return Library(settings.models, others)

@@ -1,0 +1,421 @@
+"""The models on this machine: a folder of ours in Ollama's layout, and Ollama's own, which is only read.
+
+library = Library(root, others=[Path("~/.ollama/models").expanduser()])
+package = library.find("llava")
+
+docs/store.md tells what lies where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lapilli.errors import InputError, ModelNotFoundError, StoreError
+from lapilli.ground.owner import Owner
+from lapilli.store.blobs import Blobs, disk_error
+from lapilli.store.linked import LinkedFolders, is_file_of_model
+from lapilli.store.manifests import (
+    ADAPTER,
+    CONFIG,
+    JSON,
+    LICENSE,
+    MESSAGES,
+    MODEL,
+    PARAMETERS,
+    PROJECTOR,
+    PROMPT,
+    SYSTEM,
+    TEMPLATE,
+    TENSOR,
+    Layer,
+    Manifest,
+)
+from lapilli.store.naming import ModelName
+from lapilli.store.package import Package
+from lapilli.store.shelf import Shelf
+from lapilli.store.sources import BUILT_IN, built_in, built_in_name, package_at, read_hub_name
+
+logger = logging.getLogger(__name__)
+
+PRUNE_SECONDS = 3600.0
+_TEXTS = (TEMPLATE, PROMPT, SYSTEM, PARAMETERS, MESSAGES, LICENSE)
+_DIGEST = re.compile(rb"sha256[:-]([0-9a-f]{64})")
+_WORKSHOP = re.compile(r"(.+)-[0-9a-f]{8}")
+
+
+class Library:
+    """The models of one store, with those of other stores that are only read; safe with many threads and processes.
+
+    Names are matched whatever their case. Nothing is made on disk before something is put in.
+    """
+
+    def __init__(self, root: Path, others: Sequence[Path] = ()) -> None:
+        self.root = Path(root)
+        self.blobs = Blobs(self.root / "blobs")
+        self._shelf = Shelf(self.root / "manifests")
+        self._folders = LinkedFolders(self.root / "folders")
+        elsewhere = [Path(other) for other in others if Path(other).absolute() != self.root.absolute()]
+        self._others = [(Shelf(other / "manifests"), Blobs(other / "blobs")) for other in elsewhere]
+
+    def names(self) -> list[ModelName]:
+        """The names of all models: the built-in ones, ours, and those of other stores."""
+        found = {name.key: name for name in map(ModelName.parse, BUILT_IN)}
+        for shelf in self._shelves:
+            for name, _ in shelf.names():
+                found.setdefault(name.key, name)
+        return list(found.values())
+
+    def packages(self) -> list[Package]:
+        """All models, the latest first; one whose manifest is damaged is left out, and told of in the log."""
+        found = [_built_in_package(name) for name in BUILT_IN]
+        seen = {ModelName.parse(name).key for name in BUILT_IN}
+        for shelf in self._shelves:
+            for name, path in shelf.names():
+                if name.key in seen:
+                    continue
+                seen.add(name.key)
+                try:
+                    found.append(self._package(shelf, path))
+                except StoreError as error:
+                    logger.warning("%s: %s", name.short, error)
+        fetched = (package_at(folder, text) for text, folder in self._hub_folders())
+        found += [package for package in fetched if package is not None]
+        return sorted(found, key=lambda package: package.modified, reverse=True)
+
+    def find(self, name: str | ModelName, *, paths: bool = False) -> Package:
+        """The model of that name: built in, stored, `hf:owner/name[@revision]`, or with `paths` what lies at a path.
+
+        A path that says it is one (`./mini`) comes first, another after the names.
+        Raises ModelNotFoundError, StoreError where the model's manifest is damaged, InputError for no name at all.
+        """
+        text = str(name)
+        if paths and _is_path(text) and (package := package_at(Path(text).expanduser(), text)):
+            return package
+        try:
+            package = self._find_named(name)
+        except InputError:
+            package = None
+            if not paths:
+                raise
+        if package is None and paths:
+            package = package_at(Path(text).expanduser(), text)
+        if package is None:
+            raise ModelNotFoundError(f"model {text[:400]!r} not found")
+        return package
+
+    def manifest(self, name: str | ModelName) -> Manifest:
+        """The manifest of a stored model; of a built-in one, whose files become blobs of ours, what it would be.
+
+        Raises ModelNotFoundError, StoreError, InputError.
+        """
+        parsed = ModelName.parse(name) if isinstance(name, str) else name
+        known = built_in_name(parsed)
+        if known is not None:
+            return self._manifest_of(_built_in_package(known))
+        for shelf in self._shelves:
+            path = shelf.locate(parsed)
+            if path is not None:
+                return shelf.read(path)
+        raise ModelNotFoundError(f"model {parsed.short!r} not found")
+
+    def blob(self, digest: str) -> Path | None:
+        """Where a blob lies, in our store or in another; None where it is in none."""
+        for blobs in self._stores:
+            if blobs.has(digest):
+                return blobs.path(digest)
+        return None
+
+    def publish(self, name: str | ModelName, manifest: Manifest) -> None:
+        """Put a model under a name, once all its blobs are here; another of that name gives way.
+
+        Raises StoreError where a blob is missing, InputError for a name that is built in.
+        """
+        target = self._writable(name)
+        with self._shelf.lock():
+            for layer in manifest:
+                if (fault := self._fault(layer)) is not None:
+                    raise StoreError(f"{target.short}: {fault}")
+            self._shelf.write(target, manifest)
+
+    def copy(self, source: str | ModelName, target: str | ModelName) -> None:
+        """Give a model a second name. Raises ModelNotFoundError, StoreError, InputError."""
+        self._writable(target)
+        self.publish(target, self.manifest(source))
+
+    def remove(self, name: str | ModelName) -> None:
+        """Remove a model of ours, and those of its blobs that no other needs.
+
+        Raises ModelNotFoundError, InputError for one that is built in or another store's.
+        """
+        hub = read_hub_name(str(name))
+        if hub is not None:
+            self._remove_hub(str(name), hub)
+            return
+        parsed = self._writable(name, "removed")
+        with self._shelf.lock():
+            path = self._shelf.locate(parsed)
+            if path is None:
+                if any(shelf.locate(parsed) for shelf, _ in self._others):
+                    raise InputError(f"{parsed.short} lies in another program's store, which is only read here")
+                raise ModelNotFoundError(f"model {parsed.short!r} not found")
+            published, raw = path.stat().st_mtime, self._shelf.raw(path)
+            self._shelf.remove(path)
+            needed = self._needed()
+            for digest in _digests(raw) - needed:
+                # One touched of late was found by a writer who may be about to publish it: pruning takes it if not.
+                if self.blobs.has(digest):
+                    touched = self.blobs.path(digest).stat().st_mtime
+                    if touched <= published or time.time() - touched > PRUNE_SECONDS:
+                        self.blobs.remove(digest)
+            self._folders.prune(self._linked())
+
+    def check(self) -> list[str]:
+        """What is damaged, a line each: manifests that cannot be read, blobs that are missing or cut short."""
+        found = []
+        for shelf in self._shelves:
+            for name, path in shelf.names():
+                try:
+                    faults = {self._fault(layer) for layer in shelf.read(path)} - {None}
+                except StoreError as error:
+                    faults = {str(error)}
+                found += [f"{name.short}: {fault}: pull or create it again" for fault in sorted(map(str, faults))]
+        return found
+
+    def prune(self, older_than_seconds: float = PRUNE_SECONDS) -> list[str]:
+        """Remove what nobody needs and is older: blobs without a model, and what killed writers left.
+
+        Returns the names of what was removed. What a live writer is at is never touched.
+        """
+        if not self.root.is_dir():
+            return []
+        with self._shelf.lock():
+            removed = self.blobs.prune(self._needed(), older_than_seconds)
+            removed += self._shelf.prune()
+            removed += self._folders.prune(self._linked())
+        return removed + self._prune_workshops(older_than_seconds) + self._prune_hub()
+
+    def hub_folder(self, owner: str, name: str, revision: str = "main") -> Path:
+        """Where a repository of the Hugging Face hub is kept, or would be. Raises InputError for no such name."""
+        text = f"hf:{owner}/{name}@{revision}"
+        if read_hub_name(text) != (owner, name, revision):
+            raise InputError("invalid model name")
+        return self.root / "hub" / owner / name / revision
+
+    @contextlib.contextmanager
+    def workshop(self) -> Iterator[Path]:
+        """A folder on the store's disk to make something in; it is gone when the block ends, or at the next pruning."""
+        folder = self.root / "making" / f"{Owner.current()}-{secrets.token_hex(4)}"
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise disk_error(error) from None
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def linked(self, layers: Sequence[Layer]) -> Path:
+        """A folder of these layers by their names, as links to the blobs. Raises StoreError."""
+        if (path := self._folders.path(layers)).is_dir():
+            return path
+        with self._shelf.lock():
+            return self._folders.link(layers, self._blob_or_fail)
+
+    @property
+    def _shelves(self) -> list[Shelf]:
+        return [self._shelf, *(shelf for shelf, _ in self._others)]
+
+    @property
+    def _stores(self) -> list[Blobs]:
+        return [self.blobs, *(blobs for _, blobs in self._others)]
+
+    def _find_named(self, name: str | ModelName) -> Package | None:
+        if isinstance(name, str) and (hub := read_hub_name(name)) is not None:
+            return package_at(self.hub_folder(*hub), name)
+        parsed = ModelName.parse(name) if isinstance(name, str) else name
+        known = built_in_name(parsed)
+        if known is not None:
+            return _built_in_package(known)
+        for shelf in self._shelves:
+            path = shelf.locate(parsed)
+            if path is not None:
+                return self._package(shelf, path, link=True)
+        return None
+
+    def _package(self, shelf: Shelf, path: Path, link: bool = False) -> Package:
+        manifest = shelf.read(path)
+        name = shelf.named(path).short
+        adapters, files = _grouped(manifest.of(ADAPTER)), manifest.of(JSON, TENSOR)
+        model = manifest.of(MODEL)
+        if len(model) + bool(files) != 1:
+            raise StoreError(f"{name}: the manifest must name one model, it names {len(model) + bool(files)}")
+        wanted = [*adapters, *([files] if files else [])]
+        folders = [self.linked(layers) if link else self._folders.path(layers) for layers in wanted]
+        projector = manifest.of(PROJECTOR)
+        return Package(
+            name=name,
+            digest=manifest.digest,
+            size=manifest.size,
+            modified=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+            model=folders.pop() if files else self._blob_or_fail(model[0].digest),
+            projector=self._blob_or_fail(projector[0].digest) if projector else None,
+            adapters=tuple(folders),
+            blobs={kind: tuple(self._blob_or_fail(part.digest) for part in manifest.of(kind)) for kind in _TEXTS}
+            | {CONFIG: (self._blob_or_fail(manifest.config.digest),)},
+        )
+
+    def _manifest_of(self, package: Package) -> Manifest:
+        """A folder as a model of layers, its files made blobs of ours."""
+        layers = []
+        for path in sorted(package.model.iterdir()):
+            if is_file_of_model(path.name):
+                blob = self.blobs.add_file(path)
+                layers.append(
+                    Layer(TENSOR if path.suffix == ".safetensors" else JSON, blob.digest, blob.size, path.name)
+                )
+        for text in package.license:
+            blob = self.blobs.add(text.encode())
+            layers.append(Layer(LICENSE, blob.digest, blob.size))
+        return Manifest(self.add_config(package.details, layers), tuple(layers))
+
+    def add_config(self, details: dict[str, object], layers: Sequence[Layer], **more: str) -> Layer:
+        """The layer that tells what a model is, made a blob of ours."""
+        values = {
+            "model_format": details["format"],
+            "model_family": details["family"],
+            "model_families": details["families"],
+            "model_type": details["parameter_size"],
+            "file_type": details["quantization_level"],
+            **{name: value for name, value in more.items() if value},
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+        }
+        blob = self.blobs.add(json.dumps(values, separators=(",", ":")).encode())
+        return Layer(CONFIG, blob.digest, blob.size)
+
+    def _writable(self, name: str | ModelName, doing: str = "replaced") -> ModelName:
+        parsed = ModelName.parse(name) if isinstance(name, str) else name
+        if (known := built_in_name(parsed)) is not None:
+            raise InputError(f"{known} is built in and cannot be {doing}")
+        return parsed
+
+    def _blob_or_fail(self, digest: str) -> Path:
+        path = self.blob(digest)
+        if path is None:
+            raise StoreError(f"{digest} is missing: pull or create the model again")
+        return path
+
+    def _fault(self, layer: Layer) -> str | None:
+        sizes = [size for blobs in self._stores if (size := blobs.size(layer.digest)) is not None]
+        if not sizes:
+            return f"{layer.digest} is missing"
+        return None if sizes[0] == layer.size else f"{layer.digest} has {sizes[0]} bytes, must have {layer.size}"
+
+    def _needed(self) -> set[str]:
+        """The digests that our manifests name, those that are damaged too."""
+        return {digest for _, path in self._shelf.names() for digest in _digests(self._shelf.raw(path))}
+
+    def _linked(self) -> set[Path]:
+        """The folders that our models and those of other stores are opened from."""
+        found = set()
+        for shelf in self._shelves:
+            for _, path in shelf.names():
+                with contextlib.suppress(StoreError):
+                    manifest = shelf.read(path)
+                    for layers in (*_grouped(manifest.of(ADAPTER)), manifest.of(JSON, TENSOR)):
+                        found.add(self._folders.path(layers))
+        return found
+
+    def _prune_workshops(self, older_than_seconds: float) -> list[str]:
+        removed = []
+        for folder in _entries(self.root / "making"):
+            match = _WORKSHOP.fullmatch(folder.name)
+            owner = Owner.parse(match[1]) if match else None
+            alive = owner.alive if owner is not None else None
+            old = time.time() - folder.stat().st_mtime > older_than_seconds
+            if alive is False or (alive is None and old):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(folder.name)
+        return removed
+
+    def _hub_folders(self) -> Iterator[tuple[str, Path]]:
+        for owner in _entries(self.root / "hub"):
+            for name in _entries(owner):
+                for revision in _entries(name):
+                    suffix = "" if revision.name == "main" else f"@{revision.name}"
+                    text = f"hf:{owner.name}/{name.name}{suffix}"
+                    with contextlib.suppress(InputError):
+                        read_hub_name(text)
+                        yield text, revision
+
+    def _remove_hub(self, text: str, hub: tuple[str, str, str]) -> None:
+        folder = self.hub_folder(*hub)
+        if not folder.is_dir():
+            raise ModelNotFoundError(f"model {text!r} not found")
+        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+        try:
+            os.rename(folder, aside)
+        except OSError as error:
+            raise disk_error(error) from None
+        self._prune_hub()
+
+    def _prune_hub(self) -> list[str]:
+        """Remove what was put aside to be removed, and folders that are left empty."""
+        removed = []
+        for owner in _entries(self.root / "hub"):
+            for name in _entries(owner):
+                for aside in name.glob(".*.old"):
+                    shutil.rmtree(aside, ignore_errors=True)
+                    removed.append(aside.name)
+                for folder in (name, owner):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
+        return removed
+
+
+def _built_in_package(name: str) -> Package:
+    package = package_at(built_in(name), ModelName.parse(name).short)
+    if package is None:
+        raise StoreError(f"{name} is missing from the package: install lapilli again")
+    return package
+
+
+def _grouped(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Adapters one after another: each begins with its configuration."""
+    groups: list[list[Layer]] = []
+    for layer in layers:
+        if layer.name == "adapter_config.json" or not groups:
+            groups.append([])
+        groups[-1].append(layer)
+    return groups
+
+
+def _digests(raw: bytes) -> set[str]:
+    """The digests in a manifest, even in a damaged one."""
+    found = {f"sha256:{digest.decode()}" for digest in _DIGEST.findall(raw)}
+    with contextlib.suppress(StoreError):
+        found |= {layer.digest for layer in Manifest.parse(raw)}
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    except OSError:
+        return []
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or text in (".", "..") or text.endswith(".gguf")
