@@ -30,10 +30,18 @@ def test_a_question_carries_what_was_asked_and_no_more() -> None:
     assert (question.prompt, question.system, question.template, question.suffix) == ("hi", "s", "t", "x")
     assert (question.context, question.pictures, question.sampling) == ((1, 2), (b"picture",), {"top_k": 3})
     assert (question.form, question.think, question.keep_alive) == ("json", "low", 60)
-    assert question.truncate and question.logprobs and question.top_logprobs == 2 and question.heatmap
+    assert question.truncate
+    assert question.logprobs
+    assert question.top_logprobs == 2
+    assert question.heatmap
     plain = generate()
-    assert plain.sampling == {} and plain.defaults == {} and plain.form is None and plain.think is None
-    assert plain.prompt == "" and plain.keep_alive is None and not plain.truncate
+    assert plain.sampling == {}
+    assert plain.defaults == {}
+    assert plain.form is None
+    assert plain.think is None
+    assert plain.prompt == ""
+    assert plain.keep_alive is None
+    assert not plain.truncate
 
 
 def test_pictures_are_numbered_over_the_whole_conversation() -> None:
@@ -135,7 +143,8 @@ def test_other_inputs_are_refused(given: Any) -> None:
 def test_a_piece_of_generate_holds_only_what_is_not_empty() -> None:
     piece = ollama.generate_piece("m", Said(text="Hi"))
     assert list(piece) == ["model", "created_at", "response", "done"]
-    assert piece["response"] == "Hi" and piece["done"] is False
+    assert piece["response"] == "Hi"
+    assert piece["done"] is False
 
 
 def test_zero_figures_are_left_out() -> None:
@@ -144,7 +153,8 @@ def test_zero_figures_are_left_out() -> None:
     assert set(piece) == {
         "model", "created_at", "response", "done", "done_reason", "context", "total_duration", "prompt_eval_count"
     }  # fmt: skip
-    assert piece["total_duration"] == 1_500_000_000 and piece["context"] == [1, 2]
+    assert piece["total_duration"] == 1_500_000_000
+    assert piece["context"] == [1, 2]
     assert "context" not in ollama.generate_piece("m", Said(account=account), raw=True)
     assert "context" not in ollama.chat_piece("m", Said(account=account))
 
@@ -155,7 +165,8 @@ def test_what_we_tell_beyond_ollama() -> None:
         prefill_seconds=0.3, heatmap=b"png",
     )  # fmt: skip
     piece = ollama.chat_piece("m", Said(account=account))
-    assert piece["truncated"] is True and piece["truncated_tokens"] == 7
+    assert piece["truncated"] is True
+    assert piece["truncated_tokens"] == 7
     assert (piece["cached_tokens"], piece["image_tokens"]) == (1, 2)
     assert (piece["queue_duration"], piece["image_duration"]) == (100_000_000, 200_000_000)
     assert piece["prompt_eval_duration"] == 500_000_000

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from datetime import datetime
 from typing import Any
 
 from lapilli.errors import InputError
+from lapilli.ground.durations import parse_duration
 from lapilli.wire.fields import kind_of
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 FOR_EVER = -1.0
 LONGEST = 100 * 365.25 * 86400
 
@@ -25,7 +23,7 @@ def keep_alive(value: Any) -> float | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        seconds = _parse(value)
+        seconds = parse_duration(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(min(max(value, -1), LONGEST)) if math.isfinite(value) else math.inf
     else:
@@ -48,20 +46,3 @@ def now() -> str:
 def moment(when: datetime) -> str:
     """A moment in RFC 3339 with its offset; one without a zone is taken as local."""
     return (when if when.tzinfo is not None else when.astimezone()).isoformat().replace("+00:00", "Z")
-
-
-def _parse(text: str) -> float:
-    sign, rest = (-1, text[1:]) if text[:1] == "-" else (1, text[1:] if text[:1] == "+" else text)
-    if rest == "0":
-        return 0.0
-    total, at = 0.0, 0
-    for part in _PART.finditer(rest):
-        if part.start() != at:
-            break
-        total += float(part[1]) * _UNITS[part[2]]
-        at = part.end()
-    if at != len(rest) or not rest:
-        if rest and re.fullmatch(r"\d+\.?\d*|\.\d+", rest):
-            raise InputError(f'time: missing unit in duration "{text[:40]}"')
-        raise InputError(f'time: invalid duration "{text[:40]}"')
-    return sign * total

@@ -55,7 +55,7 @@ def build_app(library: Library, residents: Residents, settings: Settings) -> Sta
         finally:
             app.state.draining = True
             workshop.close()
-            await residents.close(settings.drain_seconds)
+            await residents.close(settings.drain)
 
     app = Starlette(
         routes=routes(),
@@ -99,6 +99,7 @@ def guard_options(settings: Settings) -> GuardOptions:
         api_keys=settings.api_keys,
         allowed_hosts=settings.allowed_hosts,
         origins=settings.origins,
+        body_bytes=settings.max_body,
     )
 
 

@@ -82,7 +82,7 @@ class PatientProtocol(H11Protocol):
             return
         if what == "body" and self.flow.read_paused:
             self._await("body", self.body_seconds)  # it is we who do not read
-        elif self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not (self.cycle and self.cycle.response_started):
+        elif self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._refuse(408, f"the {what} of the request did not come in time")
         else:
             self.transport.abort()
