@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lapilli.errors import InputError
 from lapilli.faces.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from lapilli.apps.evals.scienceqa import Problem
 
 evaluate = typer.Typer(name="eval", help="Measure a model.", rich_markup_mode=None)
 
@@ -67,3 +71,74 @@ def mini(
         for question, said, right in score.misses:
             lines = (f"{score.skill}: {question}", f"    said   {said}", f"    right  {right}")
             print(printable("\n".join(lines)), file=sys.stderr)
+
+
+@evaluate.command()
+def scienceqa(
+    data: Annotated[Path, typer.Option(help="The folder with problems.json and images/.")],
+    model: Annotated[str | None, typer.Option(help="Ask this model: its name, a folder, or a .gguf file.")] = None,
+    answers: Annotated[Path | None, typer.Option(help="Score this answer file instead.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many problems.")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Ask without the pictures.")] = False,
+    letters: Annotated[bool, typer.Option("--letters", help="Let it say nothing but an option's letter.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Keep answers and the report here; an earlier run goes on.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Problems asked together.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Science QA by the protocol of LLaVA: right answers by subject, context and grade.
+
+    lapilli eval scienceqa --data scienceqa --model mini --out runs/scienceqa
+
+    lapilli eval scienceqa --data scienceqa --answers answers.json
+    """
+    if (model is None) == (answers is None):
+        raise InputError("give either --model, to ask it, or --answers, a file to score")
+
+    from lapilli.apps.evals import scienceqa as exam
+
+    problems = exam.read_problems(data, split)
+    asked = dict(list(problems.items())[:limit])
+    if answers is not None:
+        outputs, results = exam.read_outputs(answers), exam.read_results(answers)
+    else:
+        assert model is not None
+        outputs, results = _ask_scienceqa(model, list(asked.values()), out, batch, device, blind, letters), {}
+    chosen = exam.chosen(outputs, problems)
+    table = exam.tabulate(chosen, asked.values())
+    same = sum(chosen[number] == choice for number, choice in results.items() if number in chosen)
+    if as_json:
+        print(json.dumps({"asked": len(asked), **table.to_dict(), "stored": len(results), "same_as_stored": same}))
+    else:
+        print(table)
+        _note(f"{table.unread} of {len(asked)} answers name no choice; they count as wrong")
+        if results:
+            _note(f"the file's own reading of its answers agrees in {same} of {len(results)}")
+    if out is not None:
+        report = out / "report.html"
+        exam.report(report, f"Science QA: {model or (answers and answers.name)}", table, asked.values(), outputs)
+        _note(f"the report is {report}")
+
+
+def _ask_scienceqa(
+    model: str, problems: Sequence[Problem], out: Path | None, batch: int, device: str, blind: bool, letters: bool
+) -> dict[str, str]:
+    """What the model says to each problem, the answers of an earlier run in `out` taken over."""
+    import tempfile
+
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+    from lapilli.apps.evals.scienceqa import answerer, ask_all
+    from lapilli.engine.local import load
+
+    answer = answerer(load(model, device=device), blind=blind, letters=letters)
+    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with tempfile.TemporaryDirectory() as spare, Progress(*columns, transient=True) as bar:
+        task = bar.add_task("problems", total=len(problems))
+        kept = (out or Path(spare)) / "answers.jsonl"
+        return ask_all(problems, answer, kept, batch=batch, progress=lambda done: bar.update(task, completed=done))
+
+
+def _note(text: str) -> None:
+    print("lapilli: note:", printable(text), file=sys.stderr)
