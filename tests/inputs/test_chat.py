@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[Any, list[Any], str]] = {
     "a part that is none": ([{"role": "user", "content": [3]}], [], "it is int"),
     "text that is none": ([{"role": "user", "content": [{"type": "text", "text": 3}]}], [], "1: text must be a string"),
     "an unknown part": ([{"role": "user", "content": [{"type": "video"}]}], [], "'video' is not understood"),
-    "an unknown key": ([{"role": "user", "content": "a", "tool_calls": [{}]}], [], "tool_calls is not understood"),
+    "an unknown key": ([{"role": "user", "content": "a", "tools": [{}]}], [], "tools is not understood"),
     "an image_url without one": ([{"role": "user", "content": [{"type": "image_url"}]}], [], "needs a url"),
     "images that are one": ("a", png(RED), "images must be a list"),  # type: ignore[dict-item]
     "images of a message that are one": ([{"role": "user", "images": "x"}], [], "images must be a list"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from lapilli.errors import TemplateError
 from lapilli.inputs.formats import Format
-from lapilli.inputs.templates import ChatTemplate
+from lapilli.inputs.templates import ChatTemplate, Go
 
 # What Format.render does, in Jinja's words; the variables of `form_` are set before it.
 _PROGRAM = """
@@ -48,7 +49,12 @@ _PROGRAM = """
 
 
 def jinja_source(template: ChatTemplate) -> str:
-    """The template's own program, or one that writes what its format writes."""
+    """The template's own program, or one that writes what its format writes.
+
+    Raises TemplateError for a template in another language.
+    """
+    if isinstance(template.form, Go):
+        raise TemplateError("a checkpoint carries its chat template in Jinja, this one is in Go's text/template")
     if not isinstance(template.form, Format):
         return template.form.source
     form = template.form

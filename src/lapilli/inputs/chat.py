@@ -1,13 +1,14 @@
-"""Messages: who said what, and which pictures they showed, read from every shape that people send."""
+"""Messages: who said what, showed which pictures and called which tools, read from every shape that people send."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
@@ -29,10 +30,14 @@ class TextPart:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise PromptError(f"text must be a string, it is {type(self.text).__name__}")
-        try:
-            self.text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(f"the text holds half a surrogate pair at character {error.start}") from None
+        _require_whole(self.text, "the text holds")
+
+
+def _require_whole(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{what} half a surrogate pair at character {error.start}") from None
 
 
 @dataclass(frozen=True)
@@ -46,20 +51,54 @@ Part: TypeAlias = TextPart | ImagePart
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool: its name, its arguments as JSON values in their order, and the id that its result will name.
+
+    Raises PromptError for a call without a name, and for arguments that are no JSON object.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise PromptError(f"a call of a tool needs the tool's name, it is {type(self.name).__name__}")
+        if not isinstance(self.arguments, Mapping):
+            raise PromptError(f"the arguments of a call must be an object, they are {type(self.arguments).__name__}")
+        if not isinstance(self.id, str):
+            raise PromptError(f"the id of a call must be a string, it is {type(self.id).__name__}")
+        require_json(self.arguments, f"the arguments of {self.name[:40]!r}")
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a conversation: a role, and texts and pictures in the order they were given.
 
-    Raises PromptError for an unknown role, and for a picture outside a user's turn.
+    An assistant's turn may hold `tool_calls`, and the `thinking` that came before its words. A tool's turn says with
+    `tool_name` and `tool_call_id` which call it answers.
+
+    Raises PromptError for an unknown role, a picture outside a user's turn, calls outside an assistant's.
     """
 
     role: Role
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    tool_call_id: str = ""
+    thinking: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:
             raise PromptError(f"role {self.role!r} is not one of {', '.join(_ROLES)}")
         if self.role != "user" and self.images:
             raise PromptError(f"a message of the {self.role} cannot hold a picture: show pictures in user messages")
+        if self.role != "assistant" and self.tool_calls:
+            raise PromptError(f"a message of the {self.role} cannot call a tool: the assistant does")
+        for name in ("tool_name", "tool_call_id", "thinking"):
+            if not isinstance(getattr(self, name), str):
+                raise PromptError(f"{name} must be a string, it is {type(getattr(self, name)).__name__}")
+            _require_whole(getattr(self, name), f"{name} holds")
 
     @property
     def text(self) -> str:
@@ -72,7 +111,50 @@ class Message:
 
     @property
     def is_empty(self) -> bool:
-        return not self.images and not self.text.strip()
+        return not self.images and not self.tool_calls and not self.text.strip()
+
+
+# JSON nested deeper than this is an attack, not a description.
+_DEEPEST = 32
+
+
+def require_json(value: Any, what: str, depth: int = 0) -> None:
+    """Raise PromptError where `what` holds something that JSON does not, or is nested too deep."""
+    if depth > _DEEPEST:
+        raise PromptError(f"{what} are nested deeper than {_DEEPEST} levels")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise PromptError(f"{what} have a key that is no string but {type(key).__name__}")
+            _require_whole(key, f"{what} hold")
+            require_json(inner, what, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            require_json(inner, what, depth + 1)
+    elif isinstance(value, str):
+        _require_whole(value, f"{what} hold")
+    elif not isinstance(value, (bool, int, float, type(None))):
+        raise PromptError(f"{what} hold a {type(value).__name__}, which JSON does not have")
+
+
+def checked_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The tools, each seen to be `{"type": "function", "function": {"name", "description", "parameters"}}`.
+
+    Raises PromptError with the number of the tool that is none.
+    """
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        raise PromptError(f"tools must be a list, it is {type(tools).__name__}")
+    for number, tool in enumerate(tools, 1):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not name:
+            raise PromptError(f"tool {number} must be an object with a function that has a name")
+        assert isinstance(function, Mapping)
+        parameters = function.get("parameters") or {}
+        if not isinstance(parameters, Mapping) or not isinstance(parameters.get("properties") or {}, Mapping):
+            raise PromptError(f"the parameters of tool {number}, and their properties, must be objects")
+        require_json(tool, f"the words of tool {number}")
+    return tuple(tools)
 
 
 def show(source: Any, *, paths: bool = True) -> ImagePart:
@@ -159,8 +241,10 @@ def _require_something_asked(messages: list[Message]) -> None:
         raise PromptError("no message says anything: ask something, or show a picture")
 
 
-# Known keys that change nothing about what is read.
-_IGNORED = frozenset({"name", "refusal", "annotations", "tool_call_id", "tool_name", "thinking", "reasoning_content"})
+_KEYS = frozenset({"role", "content", "images", "tool_calls", "tool_call_id", "tool_name", "name", "thinking"})
+# Thoughts under other names, and what changes nothing about what is read.
+_THOUGHTS = ("thinking", "reasoning_content", "reasoning")
+_IGNORED = frozenset({"refusal", "annotations", *_THOUGHTS})
 
 
 def _message(item: Message | Mapping[str, Any], number: int, pending: _Pending) -> Message:
@@ -175,7 +259,7 @@ def _message(item: Message | Mapping[str, Any], number: int, pending: _Pending) 
 def _read_message(item: Any, pending: _Pending) -> Message:
     if not isinstance(item, Mapping):
         raise PromptError(f"a message must have a role and content, it is {type(item).__name__}")
-    strange = [str(key) for key, value in item.items() if value and key not in {"role", "content", "images", *_IGNORED}]
+    strange = [str(key) for key, value in item.items() if value and key not in _KEYS | _IGNORED]
     if strange:
         raise PromptError(f"{', '.join(sorted(strange))[:80]} is not understood here")
     role = "system" if item.get("role") == "developer" else item.get("role")
@@ -185,7 +269,40 @@ def _read_message(item: Any, pending: _Pending) -> Message:
     if isinstance(shown, (str, bytes, Mapping)) or not isinstance(shown, Sequence):
         raise PromptError(f"images must be a list, it is {type(shown).__name__}")
     parts = (*(pending.open(source) for source in shown), *_parts(item.get("content"), pending))
-    return Message(cast(Role, role), parts)
+    return Message(
+        cast(Role, role),
+        parts,
+        tool_calls=_tool_calls(item.get("tool_calls")),
+        tool_name=(item.get("tool_name") or item.get("name") or "") if role == "tool" else "",
+        tool_call_id=item.get("tool_call_id") or "",
+        thinking=next((item[key] for key in _THOUGHTS if item.get(key)), ""),
+    )
+
+
+def _tool_calls(calls: Any) -> tuple[ToolCall, ...]:
+    if not calls:
+        return ()
+    if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Sequence):
+        raise PromptError(f"tool_calls must be a list, it is {type(calls).__name__}")
+    return tuple(_tool_call(call) for call in calls)
+
+
+def _tool_call(call: Any) -> ToolCall:
+    """A call in the shape of OpenAI (arguments as JSON text), Ollama (as an object), or flat."""
+    if isinstance(call, ToolCall):
+        return call
+    if not isinstance(call, Mapping):
+        raise PromptError(f"a call of a tool must be an object, it is {type(call).__name__}")
+    function = call.get("function", call)
+    if not isinstance(function, Mapping):
+        raise PromptError(f"the function of a call must be an object, it is {type(function).__name__}")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise PromptError("the arguments of a call must be JSON, they cannot be read as such") from None
+    return ToolCall(function.get("name", ""), arguments, call.get("id") or "")
 
 
 def _parts(content: Any, pending: _Pending) -> Iterator[Part]:

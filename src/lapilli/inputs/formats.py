@@ -19,10 +19,10 @@ class Trusted:
 
 @dataclass(frozen=True)
 class Plain:
-    """Text that somebody wrote in message number `message` (from 0): it stays text."""
+    """Text that somebody wrote in message number `message` (from 0), or to describe a tool (None): it stays text."""
 
     text: str
-    message: int
+    message: int | None
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ class Format:
             held = []
         shown = 0
         for number, message in enumerate(messages):
-            if message.role == "tool":
-                raise TemplateError("this conversation format has no place for a tool message")
+            if message.role == "tool" or message.tool_calls:
+                what = "a tool message" if message.role == "tool" else "calls of tools"
+                raise TemplateError(f"this conversation format has no place for {what}")
             turn = {"system": self.system, "user": self.user, "assistant": self.assistant}[message.role]
             body = [Trusted(turn.before), *held, *self._body(message, number, shown), Trusted(turn.after)]
             held = []

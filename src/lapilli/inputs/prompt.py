@@ -67,18 +67,26 @@ class PromptBuilder:
         *,
         add_generation_prompt: bool = True,
         options: Mapping[str, str | bool] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | str | None = None,
+        suffix: str = "",
+        template: ChatTemplate | None = None,
     ) -> Prompt:
         """The prompt of a conversation; what people wrote stays text, whatever it looks like.
 
-        Raises PromptError for pictures where the model reads none, TemplateError as `ChatTemplate.render`.
+        `template` takes the place of the model's own; the rest is as for `ChatTemplate.render`. Raises PromptError for
+        pictures where the model reads none, and what that raises.
         """
         shown = [image for message in messages for image in message.images]
         self._require_sight(len(shown))
-        segments = self.chat_template.render(
+        segments = (template or self.chat_template).render(
             messages,
             add_generation_prompt=add_generation_prompt,
             image_token=self._image_token or IMAGE_TOKEN,
             options=options,
+            tools=tools,
+            think=think,
+            suffix=suffix,
         )
         images = self._prepare(shown)
         prompt = self._prompt(segments, images)

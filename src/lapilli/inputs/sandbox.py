@@ -125,4 +125,4 @@ def _compile(source: str) -> Callable[[Mapping[str, Any]], Iterator[str]]:
     # Filler text, and nothing else in the wild but a known way out of sandboxes.
     del environment.globals["lipsum"]
     template = environment.from_string(source)
-    return lambda variables: template.generate(tools=None, documents=None, **variables)
+    return lambda variables: template.generate({"tools": None, "documents": None, **variables})
