@@ -82,6 +82,13 @@ class Blobs:
         path = self.path(digest)
         return path.stat().st_size if path.is_file() else None
 
+    def renew(self, digest: str) -> Blob | None:
+        """The blob if it is here; it counts as new, so that no pruning takes it before a manifest names it."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(digest))
+        size = self.size(digest)
+        return None if size is None else Blob(digest, size)
+
     def __iter__(self) -> Iterator[str]:
         """The digests of all blobs, in order."""
         for name in sorted(self._names()):
@@ -98,7 +105,7 @@ class Blobs:
         be written to.
         """
         wanted = None if digest is None else parse_digest(digest)
-        if wanted is not None and (kept := self._touch(wanted)) is not None and size in (None, kept.size):
+        if wanted is not None and (kept := self.renew(wanted)) is not None and size in (None, kept.size):
             return kept
         self.need_room(size or 0)
         with self._incoming() as fresh:
@@ -135,7 +142,7 @@ class Blobs:
             size, found = os.fstat(source.fileno()).st_size, hash_file(source)
             if wanted is not None and found != wanted:
                 raise InputError(f'digest mismatch, expected "{wanted}", got "{found}"')
-            if (kept := self._touch(found)) is None:
+            if (kept := self.renew(found)) is None:
                 with self._incoming() as fresh, _disk_errors():
                     shutil.move(path, fresh)
                     flush(fresh)
@@ -202,13 +209,6 @@ class Blobs:
             return os.listdir(self.root)
         except FileNotFoundError:
             return []
-
-    def _touch(self, digest: str) -> Blob | None:
-        """The blob if it is here; it counts as new, so that no pruning takes it before a manifest names it."""
-        with contextlib.suppress(OSError):
-            os.utime(self.path(digest))
-        size = self.size(digest)
-        return None if size is None else Blob(digest, size)
 
     @contextlib.contextmanager
     def _incoming(self) -> Iterator[Path]:
