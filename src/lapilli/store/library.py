@@ -21,8 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError, StoreError
+from lapilli.ground.files import open_regular
 from lapilli.ground.owner import Owner
-from lapilli.store.blobs import Blobs, disk_error
+from lapilli.store.blobs import Blobs, disk_error, hash_file, parse_digest
 from lapilli.store.linked import LinkedFolders, is_file_of_model
 from lapilli.store.manifests import (
     ADAPTER,
@@ -135,12 +136,23 @@ class Library:
                 return blobs.path(digest)
         return None
 
+    def digest_at(self, path: Path) -> str | None:
+        """The digest of the blob that lies at a path, None where it is no blob of any store."""
+        return next((parse_digest(path.name) for blobs in self._stores if path.parent == blobs.root), None)
+
+    def writable(self, name: str | ModelName, doing: str = "replaced") -> ModelName:
+        """A name that a model of ours can have. Raises InputError for one that is built in, or no name at all."""
+        parsed = ModelName.parse(name) if isinstance(name, str) else name
+        if (known := built_in_name(parsed)) is not None:
+            raise InputError(f"{known} is built in and cannot be {doing}")
+        return parsed
+
     def publish(self, name: str | ModelName, manifest: Manifest) -> None:
         """Put a model under a name, once all its blobs are here; another of that name gives way.
 
         Raises StoreError where a blob is missing, InputError for a name that is built in.
         """
-        target = self._writable(name)
+        target = self.writable(name)
         with self._shelf.lock():
             for layer in manifest:
                 if (fault := self._fault(layer)) is not None:
@@ -149,7 +161,7 @@ class Library:
 
     def copy(self, source: str | ModelName, target: str | ModelName) -> None:
         """Give a model a second name. Raises ModelNotFoundError, StoreError, InputError."""
-        self._writable(target)
+        self.writable(target)
         self.publish(target, self.manifest(source))
 
     def remove(self, name: str | ModelName) -> None:
@@ -161,7 +173,7 @@ class Library:
         if hub is not None:
             self._remove_hub(str(name), hub)
             return
-        parsed = self._writable(name, "removed")
+        parsed = self.writable(name, "removed")
         with self._shelf.lock():
             path = self._shelf.locate(parsed)
             if path is None:
@@ -170,13 +182,11 @@ class Library:
                 raise ModelNotFoundError(f"model {parsed.short!r} not found")
             published, raw = path.stat().st_mtime, self._shelf.raw(path)
             self._shelf.remove(path)
-            needed = self._needed()
+            needed, busy = self._needed(), any(self._alive(folder) for folder in _entries(self.root / "making"))
             for digest in _digests(raw) - needed:
-                # One touched of late was found by a writer who may be about to publish it: pruning takes it if not.
-                if self.blobs.has(digest):
-                    touched = self.blobs.path(digest).stat().st_mtime
-                    if touched <= published or time.time() - touched > PRUNE_SECONDS:
-                        self.blobs.remove(digest)
+                # One touched since may be what a live writer is about to publish: pruning takes it if nobody did.
+                if self.blobs.has(digest) and not (busy and self.blobs.path(digest).stat().st_mtime > published):
+                    self.blobs.remove(digest)
             self._folders.prune(self._linked())
 
     def check(self) -> list[str]:
@@ -213,7 +223,10 @@ class Library:
 
     @contextlib.contextmanager
     def workshop(self) -> Iterator[Path]:
-        """A folder on the store's disk to make something in; it is gone when the block ends, or at the next pruning."""
+        """A folder on the store's disk to make something in; it is gone when the block ends, or at the next pruning.
+
+        While it is there, blobs that were found of late stay, though nobody has published them yet.
+        """
         folder = self.root / "making" / f"{Owner.current()}-{secrets.token_hex(4)}"
         try:
             folder.mkdir(parents=True)
@@ -279,10 +292,10 @@ class Library:
         layers = []
         for path in sorted(package.model.iterdir()):
             if is_file_of_model(path.name):
-                blob = self.blobs.add_file(path)
-                layers.append(
-                    Layer(TENSOR if path.suffix == ".safetensors" else JSON, blob.digest, blob.size, path.name)
-                )
+                with open_regular(path) as file:
+                    digest = hash_file(file)
+                kind, blob = TENSOR if path.suffix == ".safetensors" else JSON, self.blobs.add_file(path, digest=digest)
+                layers.append(Layer(kind, blob.digest, blob.size, path.name))
         for text in package.license:
             blob = self.blobs.add(text.encode())
             layers.append(Layer(LICENSE, blob.digest, blob.size))
@@ -303,12 +316,6 @@ class Library:
         }
         blob = self.blobs.add(json.dumps(values, separators=(",", ":")).encode())
         return Layer(CONFIG, blob.digest, blob.size)
-
-    def _writable(self, name: str | ModelName, doing: str = "replaced") -> ModelName:
-        parsed = ModelName.parse(name) if isinstance(name, str) else name
-        if (known := built_in_name(parsed)) is not None:
-            raise InputError(f"{known} is built in and cannot be {doing}")
-        return parsed
 
     def _blob_or_fail(self, digest: str) -> Path:
         path = self.blob(digest)
@@ -340,14 +347,21 @@ class Library:
     def _prune_workshops(self, older_than_seconds: float) -> list[str]:
         removed = []
         for folder in _entries(self.root / "making"):
-            match = _WORKSHOP.fullmatch(folder.name)
-            owner = Owner.parse(match[1]) if match else None
-            alive = owner.alive if owner is not None else None
-            old = time.time() - folder.stat().st_mtime > older_than_seconds
-            if alive is False or (alive is None and old):
+            if not self._alive(folder, older_than_seconds):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.append(folder.name)
         return removed
+
+    @staticmethod
+    def _alive(workshop: Path, older_than_seconds: float = PRUNE_SECONDS) -> bool:
+        """Whether somebody is at work there; where nobody can tell, its age counts."""
+        match = _WORKSHOP.fullmatch(workshop.name)
+        owner = Owner.parse(match[1]) if match else None
+        alive = owner.alive if owner is not None else None
+        try:
+            return time.time() - workshop.stat().st_mtime <= older_than_seconds if alive is None else alive
+        except FileNotFoundError:
+            return False
 
     def _hub_folders(self) -> Iterator[tuple[str, Path]]:
         for owner in _entries(self.root / "hub"):

@@ -14,7 +14,7 @@ from lapilli.ground.files import publish
 from lapilli.store.blobs import disk_error
 from lapilli.store.manifests import Layer
 
-_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(json|jinja|model|safetensors)", re.ASCII)
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(json|jinja|model|safetensors|txt)", re.ASCII)
 
 
 def is_file_of_model(name: str) -> bool:
@@ -48,7 +48,7 @@ class LinkedFolders:
             with publish(path) as fresh:
                 fresh.mkdir()
                 for layer in layers:
-                    _link(blob(layer.digest), fresh / layer.name)
+                    link(blob(layer.digest), fresh / layer.name)
         except OSError as error:
             if not path.is_dir():  # another was faster
                 raise disk_error(error) from None
@@ -66,7 +66,8 @@ class LinkedFolders:
         return removed
 
 
-def _link(blob: Path, path: Path) -> None:
+def link(blob: Path, path: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be."""
     try:
         os.link(blob, path)
     except OSError:  # another disk, or one that knows no links

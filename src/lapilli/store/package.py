@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from lapilli.errors import InputError, StoreError
+from lapilli.errors import InputError, StoreError, TemplateError
 from lapilli.ground.files import open_regular
+from lapilli.inputs.abilities import template_abilities
 from lapilli.store.description import Header, read_header, spoken_count
 from lapilli.store.manifests import CONFIG, LICENSE, MESSAGES, PARAMETERS, PROMPT, SYSTEM, TEMPLATE
 from lapilli.store.modelfile import ROLES, Modelfile, parameters_text
@@ -30,8 +32,12 @@ class TemplateText:
     @classmethod
     def of(cls, text: str) -> TemplateText:
         """The template, its language told from how it is written."""
-        reads_fields = re.search(r"\{\{[^}]*[\s({-]\.[A-Z]", text) or "{{" not in text
-        return cls(language="go" if reads_fields and "{%" not in text else "jinja", text=text)
+        go = "{{" not in text or _GO.search(text) is not None
+        return cls(language="go" if go and "{%" not in text else "jinja", text=text)
+
+
+# An action that only Go has, or a field: Jinja's names begin without a dot.
+_GO = re.compile(r"\{\{-?\s*(?:if|range|with|else|end|define|template|block)\b|\{\{[^}]*[\s({-]\.[A-Z]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +133,10 @@ class Package:
         if self.projector is not None or self.header.sees:
             found.append("vision")
         template = self.template or TemplateText(language="jinja", text=self.header.template)
-        for ability, signs in _SIGNS[template.language].items():
-            if signs.search(template.text):
-                found.append(ability)
+        with contextlib.suppress(TemplateError):
+            able = template_abilities(template.language, template.text)
+            named = {"tools": able.uses_tools, "insert": able.inserts, "thinking": able.thinks}
+            found += [ability for ability, has in named.items() if has]
         return tuple(found)
 
     def modelfile(self) -> str:
@@ -185,21 +192,6 @@ class Package:
                 )
             found.append(values)
         return found
-
-
-# What a template does with what it is given tells what its model was taught.
-_SIGNS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
-    "go": {
-        "tools": re.compile(r"\.Tools\b"),
-        "insert": re.compile(r"\.Suffix\b"),
-        "thinking": re.compile(r"\.(Think|Thinking|ThinkLevel|IsThinkSet)\b"),
-    },
-    "jinja": {
-        "tools": re.compile(r"\{[%{][^}]*\btools\b"),
-        "insert": re.compile(r"\{[%{][^}]*\bsuffix\b"),
-        "thinking": re.compile(r"\{[%{][^}]*\b(enable_thinking|thinking|reasoning_content)\b"),
-    },
-}
 
 
 def _read(path: Path, name: str) -> str:
