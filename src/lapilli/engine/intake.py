@@ -66,7 +66,7 @@ class Intake:
         def build(kept: Sequence[Message]) -> Prompt:
             if ask.prompt is not None:
                 return builder.raw(ask.prompt, pictures)
-            return builder.chat(kept, **extras)
+            return self._begun(builder.chat(kept, **extras), ask.begun)
 
         wanted = context if options.max_tokens is None else options.max_tokens
         fitting = _Fitting(self, build, messages, ask.before, context, max(1, min(wanted, context // 4)))
@@ -105,6 +105,13 @@ class Intake:
         if before and ids[:1] == [self.prompts.tokenizer.bos_id]:
             ids = ids[1:]
         return Prompt([*before, *ids], prompt.images)
+
+    def _begun(self, prompt: Prompt, begun: str) -> Prompt:
+        """The prompt with the beginning of the assistant's turn."""
+        if not begun:
+            return prompt
+        ids = self.prompts.tokenizer.encode_segments([(begun, True)], at_start=False)
+        return Prompt([*prompt.token_ids, *ids], prompt.images)
 
     def _messages(self, ask: Ask) -> tuple[list[Message], tuple[Image, ...]]:
         """The messages with their pictures opened, and all pictures in the order that they are shown in."""

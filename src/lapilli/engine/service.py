@@ -259,8 +259,9 @@ class EngineProcess:
 
 def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
+        # Not `process.kill`: it would collect a child that has just ended, and asyncio then misses its exit code.
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _how(code: int) -> str:

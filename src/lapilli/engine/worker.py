@@ -250,6 +250,7 @@ class Worker:
             if self._running:
                 self._since = time.monotonic()
                 idle = not self._engine.step()
+                self._end_late()
                 self._tell()
                 self._since = None
 
@@ -261,6 +262,15 @@ class Worker:
                 self._commands.get(timeout=0.05 if self._running or self._stopping else None)()
             while True:
                 self._commands.get_nowait()()
+
+    def _end_late(self) -> None:
+        """End the answers whose time is over."""
+        now = time.perf_counter()
+        for asked in self._running.values():
+            assert asked.ask is not None
+            assert asked.job is not None
+            if asked.ask.seconds is not None and now - asked.job.arrived > asked.ask.seconds:
+                self._engine.finish(asked.job)
 
     def _enter(self, asked: Asked) -> None:
         assert asked.job is not None
