@@ -378,3 +378,19 @@ def test_a_child_dies_with_its_parent() -> None:
     while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
         assert time.monotonic() < until, "it lives on"
         time.sleep(0.02)
+
+
+def test_an_answer_ends_when_its_time_is_over(run: Run[Any], process: EngineProcess) -> None:
+    ask = Ask(messages=(user("What can you do?"),))
+    whole = run(all_news(process, ask))[-1].finished
+    cut = run(all_news(process, dataclasses.replace(ask, seconds=0.0)))[-1].finished
+    assert (whole.reason, cut.reason) == ("stop", "length")
+    assert cut.completion_tokens < whole.completion_tokens
+
+
+def test_an_answer_goes_on_from_what_was_begun(run: Run[Any], process: EngineProcess) -> None:
+    ask = Ask(messages=(user("What is in this picture?", 0),), pictures=(png(0),))
+    whole = "".join(news.text for news in run(all_news(process, ask)))
+    head = " ".join(whole.split()[:3])
+    rest = run(all_news(process, dataclasses.replace(ask, begun=f" {head}")))
+    assert (head + " " + "".join(news.text for news in rest)).startswith(whole)  # it has as many tokens left again

@@ -62,6 +62,8 @@ class Ask:
     of a Constraint, the text of "json" a schema. A prompt that leaves no room within `context` is refused with both
     counts, or with `truncate` loses what is oldest of `before` and its oldest turns, never the system's nor the last.
     `adapter` is a LoRA folder to answer with. `heatmap` asks where in its pictures the answer was seen, a PNG.
+    `begun` is text that the assistant's turn begins with already; its markers count. After `seconds` an answer ends as
+    if it had reached its limit.
     """
 
     messages: tuple[Mapping[str, Any], ...] = ()
@@ -77,6 +79,8 @@ class Ask:
     context: int | None = None
     truncate: bool = False
     adapter: Path | None = None
+    begun: str = ""
+    seconds: float | None = None
     heatmap: bool = False
     render_only: bool = False
 

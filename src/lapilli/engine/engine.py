@@ -189,6 +189,13 @@ class Engine:
             if not job.over:
                 self._end(job)
 
+    def finish(self, job: Job) -> None:
+        """Let what was said be the whole answer, as if it had reached its limit; once it is over this does nothing."""
+        with self._lock:
+            if not job.over:
+                job.writing.end("length")
+                self._tell(job)
+
     # --- a step ---
 
     @torch.inference_mode()
