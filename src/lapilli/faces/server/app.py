@@ -32,9 +32,10 @@ from lapilli.store.library import Library
 
 # The API that is spoken here: clients compare it with the least they need.
 OLLAMA_VERSION = "0.33.0"
+LAST_SECONDS = 2.0
 WEB_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 ELSEWHERE = (
     ("/api/me", ["POST"]),
@@ -53,20 +54,21 @@ def build_app(library: Library, residents: Residents, settings: Settings) -> Sta
         try:
             yield
         finally:
-            app.state.draining = True
             workshop.close()
-            await residents.close(settings.drain)
+            # Answers had their time while the connections were drained.
+            await residents.close(min(settings.drain, LAST_SECONDS))
 
     app = Starlette(
         routes=routes(),
-        middleware=[Middleware(Guard, options=guard_options(settings), seen=counted.seen)],
+        middleware=[Middleware(Guard, options=guard_options(settings, residents), seen=counted.seen)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     counted.routes = {route.endpoint: route.path for route in app.routes if isinstance(route, Route)}
     app.state.library, app.state.residents, app.state.settings = library, residents, settings
-    app.state.metrics, app.state.workshop, app.state.draining = counted, workshop, False
+    app.state.metrics, app.state.workshop = counted, workshop
+    _watch(counted, residents, workshop)
     return app
 
 
@@ -93,13 +95,14 @@ def routes() -> list[BaseRoute]:
     return found
 
 
-def guard_options(settings: Settings) -> GuardOptions:
+def guard_options(settings: Settings, residents: Residents) -> GuardOptions:
     """What the settings let in."""
     return GuardOptions(
         api_keys=settings.api_keys,
         allowed_hosts=settings.allowed_hosts,
         origins=settings.origins,
         body_bytes=settings.max_body,
+        admit=residents.admission.admit,
     )
 
 
@@ -145,9 +148,27 @@ async def healthz(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """`/readyz`: the server takes requests."""
-    if request.app.state.draining:
+    if request.app.state.residents.draining:
         raise HttpError(503, "the server is shutting down")
     return Json({"status": "ready"})
+
+
+def _watch(counted: Metrics, residents: Residents, workshop: Workshop) -> None:
+    """Have the gauges read what they show."""
+    admission = residents.admission
+    counted.gauge("lapilli_requests_running", "Requests that are being answered.", lambda: residents.answering)
+    counted.gauge(
+        "lapilli_requests_queued",
+        "Requests that were let in and wait: for their own body, for a model, for a place.",
+        lambda: max(0, admission.inside - residents.answering),
+    )
+    counted.gauge("lapilli_models_loaded", "Models in memory.", lambda: len(residents.running()))
+    counted.gauge("lapilli_models_bytes", "Memory of the models' processes.", lambda: _memory(residents))
+    counted.gauge("lapilli_transfers_running", "Pulls, pushes and creates under way.", lambda: workshop.running)
+
+
+def _memory(residents: Residents) -> float:
+    return sum(resident.process.memory_bytes() for resident in residents.running())
 
 
 async def _refused(request: Request, error: Exception) -> Response:

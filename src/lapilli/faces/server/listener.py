@@ -123,6 +123,17 @@ class PatientProtocol(H11Protocol):
         self.transport.close()
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server; when it is told to stop, who waits is sent away at once, and who is answered goes on."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        state = getattr(self.config.app, "state", None)
+        residents = getattr(state, "residents", None)
+        if residents is not None:
+            residents.drain()
+        await super().shutdown(sockets)
+
+
 class Quiet(logging.Filter):
     """Keeps tracebacks and what strangers sent out of the log."""
 
@@ -142,7 +153,7 @@ def listen(app: Starlette, *, drain_seconds: float = 30, **settings: Any) -> uvi
         "server_header": False,
         "proxy_headers": False,
         "timeout_keep_alive": 75,
-        "timeout_graceful_shutdown": max(1, round(drain_seconds)),
+        "timeout_graceful_shutdown": max(0, round(drain_seconds)),
         "h11_max_incomplete_event_size": HEAD_BYTES,
     }
     logger = logging.getLogger("uvicorn.error")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -14,21 +15,24 @@ from starlette.routing import Route
 
 from lapilli.errors import InputError, LapilliError, ModelNotFoundError
 from lapilli.faces.server.bodies import read_json
-from lapilli.faces.server.problems import ClientGoneError
+from lapilli.faces.server.problems import ClientGoneError, HttpError
 from lapilli.faces.server.steps import told
 from lapilli.faces.server.streams import Json, whole
+from lapilli.ground.settings import Settings
 from lapilli.store import create as making
 from lapilli.store import registry
 from lapilli.store.blobs import parse_digest
 from lapilli.store.library import Library
 from lapilli.store.naming import ModelName
 from lapilli.store.package import Package
+from lapilli.store.progress import SUCCESS, Report
+from lapilli.store.sources import read_hub_name
+from lapilli.store.transfer import TransferSettings
 from lapilli.wire import fields
 from lapilli.wire.durations import moment
 
 log = logging.getLogger("lapilli.server")
 
-T = TypeVar("T")
 FOR_EVER = datetime(2318, 1, 1, tzinfo=UTC)
 
 
@@ -119,20 +123,23 @@ async def create(request: Request) -> Response:
     name = _name(body)
     order = making.CreateRequest.from_dict(body)
 
-    def work(report: Callable[[Any], None], cancel: Any) -> None:
-        making.create(_library(request), name, order, progress=report)
+    def work(report: Report, cancel: threading.Event) -> None:
+        def fetch(source: str) -> None:
+            _pull(request, source, False, lambda step: report(step) if step.status != SUCCESS else None, cancel)
+
+        making.create(_library(request), name, order, progress=report, cancel=cancel, pull=fetch)
 
     return await told(request, request.app.state.workshop.steps(work), stream=fields.flag(body, "stream", True))
 
 
 async def pull(request: Request) -> Response:
     """`POST /api/pull`."""
-    return await _transfer(request, registry.pull)
+    return await _transfer(request, _pull)
 
 
 async def push(request: Request) -> Response:
     """`POST /api/push`."""
-    return await _transfer(request, registry.push)
+    return await _transfer(request, _push)
 
 
 async def has_blob(request: Request) -> Response:
@@ -173,15 +180,49 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
         raise ClientGoneError("the client left while it was sending") from None
 
 
-async def _transfer(request: Request, move: Callable[..., None]) -> Response:
+async def _transfer(request: Request, move: Callable[[Request, str, bool, Report, threading.Event], None]) -> Response:
     body = await read_json(request)
     name, insecure = _name(body), fields.flag(body, "insecure")
-    settings = request.app.state.settings
+    steps = request.app.state.workshop.steps(lambda report, cancel: move(request, name, insecure, report, cancel))
+    return await told(request, steps, stream=fields.flag(body, "stream", True))
 
-    def work(report: Callable[[Any], None], cancel: Any) -> None:
-        move(_library(request), name, insecure=insecure, progress=report, cancel=cancel, settings=settings)
 
-    return await told(request, request.app.state.workshop.steps(work), stream=fields.flag(body, "stream", True))
+def _pull(request: Request, name: str, insecure: bool, report: Report, cancel: threading.Event) -> None:
+    settings: Settings = request.app.state.settings
+    hub_name = read_hub_name(name)
+    if hub_name is not None:
+        from lapilli.store import hub  # brings much along that only this needs
+
+        check_outward(settings, None)
+        owner, repository, revision = hub_name
+        hub.pull_hub(_library(request), f"{owner}/{repository}", revision, report)
+        return
+    check_outward(settings, ModelName.parse(name))
+    how = transfer_settings(settings)
+    registry.pull(_library(request), name, insecure=insecure, progress=report, cancel=cancel, settings=how)
+
+
+def _push(request: Request, name: str, insecure: bool, report: Report, cancel: threading.Event) -> None:
+    settings: Settings = request.app.state.settings
+    check_outward(settings, ModelName.parse(name))
+    how = transfer_settings(settings)
+    registry.push(_library(request), name, insecure=insecure, progress=report, cancel=cancel, settings=how)
+
+
+def check_outward(settings: Settings, name: ModelName | None) -> None:
+    """Raise HttpError 403 where nothing may leave this machine, or not to that registry."""
+    if settings.offline:
+        raise HttpError(403, "this server reaches out to nobody: LAPILLI_OFFLINE is set")
+    allowed = settings.allowed_registries
+    if allowed and name is not None and name.host.lower() not in {host.lower() for host in allowed}:
+        raise HttpError(403, f"the registry {name.host} is not one of LAPILLI_ALLOWED_REGISTRIES")
+
+
+def transfer_settings(settings: Settings) -> TransferSettings:
+    """How pulls and pushes go, as the settings want it."""
+    return TransferSettings(
+        streams=settings.max_transfer_streams, allowed_registries=frozenset(settings.allowed_registries)
+    )
 
 
 async def _unload(request: Request, package: Package) -> None:
@@ -217,7 +258,7 @@ def _name(body: Any) -> str:
     name = fields.text(body, "model") or fields.text(body, "name")
     if not name:
         raise InputError("model is required")
-    if not name.startswith("hf:"):
+    if read_hub_name(name) is None:
         ModelName.parse(name)
     return name
 
