@@ -96,9 +96,9 @@ def read_adapter(folder: Path, config: LlavaConfig, device: str | torch.device =
     """
     opened = _open(folder)
     places = _Places(config, folder.name)
-    if opened.whole:
+    if whole := opened.whole.keys() - opened.untrained:
         raise CheckpointError(
-            f"{folder.name}: holds {min(opened.whole)[:200]} as a whole, {len(opened.whole)} such tensors: "
+            f"{folder.name}: holds {min(whole)[:200]} as a whole, {len(whole)} such tensors: "
             "only what adds to the decoder's linear layers is chosen by request; merge it with the model"
         )
     layers: dict[str, Factors] = {}
@@ -129,11 +129,15 @@ _LINEAR = re.compile(r"language\.(head|blocks\.\d+\.(attention\.(q|k|v|out)|mlp\
 
 @dataclass(frozen=True)
 class _Opened:
-    """What an adapter's folder holds: matrices by module and kind, and tensors that replace the model's own."""
+    """What an adapter's folder holds: matrices by module and kind, and tensors that replace the model's own.
+
+    Those that are `untrained` are copies of what the model had, which PEFT saves with some adapters.
+    """
 
     strength: Strength
     matrices: Mapping[str, Mapping[str, Weight]]
     whole: Mapping[str, Weight]
+    untrained: frozenset[str]
 
 
 def _open(folder: Path) -> _Opened:
@@ -147,6 +151,7 @@ def _open(folder: Path) -> _Opened:
         )
     matrices: dict[str, dict[str, Weight]] = defaultdict(dict)
     whole: dict[str, Weight] = {}
+    untrained: set[str] = set()
     for name, weight in read_safetensors(folder, "adapter_model").items():
         plain = _WRAPPERS.sub("", name.removeprefix("base_model.model."))
         module, mark, kind = plain.partition(".lora_")
@@ -154,7 +159,9 @@ def _open(folder: Path) -> _Opened:
             matrices[module][kind] = weight
         else:
             whole[plain] = weight
-    return _Opened(Strength.from_dict(config), matrices, whole)
+            if ".base_layer." in name:
+                untrained.add(plain)
+    return _Opened(Strength.from_dict(config), matrices, whole, frozenset(untrained))
 
 
 def _pair(module: str, matrices: Mapping[str, Weight], where: str) -> tuple[Tensor, Tensor]:
