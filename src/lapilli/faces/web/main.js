@@ -24,7 +24,7 @@ whenKeyIsNeeded(askForKey);
 
 const chat = new Chat();
 const picker = new ModelPicker(find("models"), useModel);
-const heat = make("button", { type: "button", class: "text-button", "aria-pressed": "false", "aria-label": "Show where it looked", title: "Ask for a heat map over the picture", onclick: () => {
+const heat = make("button", { type: "button", class: "text-button", "aria-pressed": "false", title: "Ask for a heat map over the picture", onclick: () => {
   keep({ heatmap: !settings.heatmap });
   showHeat();
 } }, icon("heat"), make("span", {}, "Where it looks"));
@@ -101,6 +101,9 @@ function showTurns() {
   composer.setAnswering(chat.answering !== null);
   composer.refresh();
   showTitle();
+  // The address names the conversation, so that a reload finds it again.
+  const address = turns.length ? `#${chat.conversation.id}` : location.pathname + location.search;
+  window.history.replaceState(null, "", address);
 }
 
 chat.addEventListener("opened", () => {
@@ -114,7 +117,6 @@ chat.addEventListener("opened", () => {
   if (!narrow.matches) composer.focus();
 });
 chat.addEventListener("changed", ({ detail: turn }) => {
-  window.history.replaceState(null, "", `#${chat.conversation.id}`);
   showTurns();
   if (turn) thread.speak(turn);
   else if (chat.answering) say("Answering");
@@ -189,7 +191,6 @@ function wireAside() {
 }
 
 function startNew() {
-  window.history.replaceState(null, "", location.pathname + location.search);
   chat.start();
   if (narrow.matches) showAside(false);
   composer.focus();

@@ -83,9 +83,10 @@ export class TurnView {
     const standing = [turn.state, turn.heat, this.heated, ...this.act.siblings(turn).map(({ id }) => id)].join();
     if (standing === this.drawn) return;
     this.drawn = standing;
-    const focused = this.foot.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    const called = (button) => button.getAttribute("aria-label") ?? button.textContent;
+    const focused = this.foot.contains(document.activeElement) ? called(document.activeElement) : null;
     this.foot.replaceChildren(...this.footing().filter(Boolean));
-    if (focused) this.foot.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) [...this.foot.querySelectorAll("button")].find((button) => called(button) === focused)?.focus();
   }
 
   footing() {
@@ -100,7 +101,7 @@ export class TurnView {
         : iconButton("again", "Ask again", () => act.again(turn))),
       !this.isAnswer && iconButton("edit", "Edit this message", () => this.edit()),
       turn.heat && make("button", {
-        type: "button", class: "text-button", "aria-pressed": String(this.heated === true), "aria-label": "Where it looked", onclick: () => this.toggleHeat(),
+        type: "button", class: "text-button", "aria-pressed": String(this.heated === true), onclick: () => this.toggleHeat(),
       }, icon("heat"), "Where it looked"),
     ];
     const notes = turn.figures ? phrases(turn.figures) : [];

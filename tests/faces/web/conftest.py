@@ -1,0 +1,114 @@
+"""A browser, the page in it, and a server with made-up answers behind it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_ollama import Fake, running
+
+ROOT = Path(__file__).parents[3]
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the path: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[tuple[Fake, str]]:
+    fake = Fake()
+    with running(fake.app()) as address:
+        yield fake, address
+
+
+@pytest.fixture
+def fake(_server: tuple[Fake, str]) -> Fake:
+    """The server behind the page, as it is when it starts."""
+    _server[0].__init__()  # type: ignore[misc]
+    return _server[0]
+
+
+@pytest.fixture
+def address(_server: tuple[Fake, str]) -> str:
+    return _server[1]
+
+
+@pytest.fixture
+def open_page(browser: Any, fake: Fake, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the page in a browser of its own; what it complains of, or asks of others, fails the test."""
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def open_(path: str = "/", *, size: tuple[int, int] = (1280, 800), ready: bool = True, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(f"{error}"))
+        page.on("console", lambda said: _refused(said.text) and complaints.append(said.text))
+        page.on("request", lambda request: _outside(request.url, address) and complaints.append(request.url))
+        page.goto(address + path)
+        if ready:
+            page.locator("#model .icon").first.wait_for()
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _refused(text: str) -> bool:
+    return "Content Security Policy" in text or "Refused to" in text
+
+
+def _outside(url: str, address: str) -> bool:
+    return not url.startswith((address, "blob:", "data:"))
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Any]) -> Any:
+    return open_page()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, out of the npm registry; skips where that is out of reach."""
+    folder = tmp_path_factory.mktemp("axe")
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here to fetch axe-core with")
+    try:
+        subprocess.run(["npm", "pack", "axe-core@4"], cwd=folder, check=True, timeout=60, capture_output=True)
+    except (subprocess.SubprocessError, OSError):
+        pytest.skip("axe-core could not be fetched from the npm registry")
+    shutil.unpack_archive(next(folder.glob("*.tgz")), folder, filter="data")
+    return (folder / "package" / "axe.min.js").read_text()
+
+
+@pytest.fixture
+def shapes() -> Path:
+    return ROOT / "examples" / "shapes.png"
+
+
+@pytest.fixture
+def stars() -> Path:
+    return ROOT / "examples" / "stars.png"
