@@ -33,6 +33,15 @@ from lapilli.training.vocabulary import build_vocabulary
 COMMAND = [sys.executable, "-m", "lapilli"]
 
 
+@pytest.fixture(autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is up, nothing is reached, and no model is here but those that come with the package."""
+    monkeypatch.setenv("LAPILLI_HOST", "127.0.0.1:1")
+    monkeypatch.setenv("LAPILLI_OFFLINE", "1")
+    monkeypatch.setenv("LAPILLI_MODELS", str(tmp_path_factory.mktemp("models")))
+    monkeypatch.setenv("LAPILLI_OLLAMA_MODELS", "none")
+
+
 def picture(path: Path, color: str = "red", size: tuple[int, int] = (20, 10)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)

@@ -16,6 +16,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND = [sys.executable, "-m", "lapilli", "run", "mini"]
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is up."""
+    monkeypatch.setenv("LAPILLI_HOST", "127.0.0.1:1")
+
+
 def asked(*arguments: str, stdin: bytes = b"") -> str:
     run = subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True)
     assert (run.returncode, run.stderr) == (0, b"")

@@ -1,4 +1,4 @@
-"""The command line: `lapilli run`, `train`, `quantize`, `eval`, `doctor`.
+"""The command line: `lapilli run`, `pull`, `serve` and the other commands of Ollama; `train`, `quantize`, `eval`.
 
 Each command imports what it needs when it runs, so that `--help` answers at once. Whatever goes wrong is one line on
 standard error: exit code 2, or 130 after Ctrl-C. `LAPILLI_DEBUG=1` adds the traceback.
@@ -17,7 +17,8 @@ from typer.exceptions import TyperException
 
 import lapilli
 from lapilli.errors import LapilliError
-from lapilli.faces.cli import doctor, run
+from lapilli.faces.cli import doctor, models, run, transfer
+from lapilli.faces.cli.create import create
 from lapilli.faces.cli.eval import evaluate
 from lapilli.faces.cli.quantize import quantize
 from lapilli.faces.cli.terminal import printable
@@ -31,6 +32,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(name="run")(run.run)
+app.command(name="pull")(transfer.pull)
+app.command(name="push")(transfer.push)
+app.command(name="create")(create)
+app.command(name="list")(models.list_models)
+app.command(name="ls", hidden=True)(models.list_models)
+app.command(name="show")(models.show_model)
+app.command(name="ps")(models.list_running)
+app.command(name="stop")(models.stop_model)
+app.command(name="cp")(models.copy_model)
+app.command(name="rm")(models.remove_models)
 app.add_typer(train)
 app.command(name="quantize")(quantize)
 app.add_typer(evaluate)
@@ -47,7 +58,7 @@ def _version(asked: bool) -> None:
 def _lapilli(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", "-v", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -57,7 +68,8 @@ def _lapilli(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the console script `lapilli`."""
     try:
-        code = app(list(arguments) if arguments is not None else None, prog_name="lapilli", standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        code = app(with_values(given), prog_name="lapilli", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except TyperException as error:
@@ -70,6 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(_said(error))
     except (KeyboardInterrupt, typer.Abort):
         return 128 + 2
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """The arguments as Ollama's are read: `--think` alone is yes, and a switch may have `=true` or `=false`.
+
+    Never in what follows `--`, which is text.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    spelt = {"--think": "--think=true", "--truncate=true": "--truncate", "--truncate=false": "--no-truncate"}
+    return [spelt.get(argument, argument) for argument in arguments[:end]] + arguments[end:]
 
 
 def _said(error: Exception) -> str:

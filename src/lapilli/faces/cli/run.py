@@ -1,36 +1,73 @@
-"""`lapilli run`: ask a model, and print the answer as it is made."""
+"""`lapilli run`: ask a model, and print the answer as it is made; without a question, talk with it."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import os
 import sys
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lapilli.errors import InputError, PromptError
+from lapilli.errors import InputError, ModelNotFoundError, PromptError
+from lapilli.faces.cli.completion import complete_model
 from lapilli.faces.cli.question import Question, piped_stdin, read_question
-from lapilli.faces.cli.terminal import printable, show
+from lapilli.faces.cli.terminal import printable
 
-if TYPE_CHECKING:
-    from lapilli.engine.answer import Answer
-    from lapilli.engine.grammar import Constraint
-    from lapilli.engine.local import LocalModel
-    from lapilli.engine.sampler import SamplingOptions
+LEVELS = ("low", "medium", "high", "max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What `lapilli run` was told beside the question; what was not said is None."""
+
+    sampling: dict[str, float | int | list[str] | None] = field(default_factory=dict)
+    system: str | None = None
+    format: str | None = None
+    think: bool | str | None = None
+    hide_thinking: bool = False
+    keep_alive: str | None = None
+    truncate: bool | None = None
+    dimensions: int | None = None
+    insecure: bool = False
+    wrap: bool = True
+    as_json: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How a model is opened in this process; a server opens models in its own way and takes none of these."""
+
+    quantize: str | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    projector: Path | None = None
+    adapter: Path | None = None
+    show_attention: Path | None = None
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are written."""
+        names = ("quantize", "dtype", "projector", "adapter", "show_attention")
+        found = [name for name in names if getattr(self, name) is not None] + ["device"] * (self.device != "auto")
+        return [f"--{name.replace('_', '-')}" for name in found]
 
 
 def run(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model's name (mini), a checkpoint folder, or a .gguf file.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model's name (mini), a checkpoint folder, or a .gguf file.",
+            autocompletion=complete_model,
+        ),
     ],
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="What to ask; paths of pictures in it are taken out.")
     ] = None,
     pictures: Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Files of pictures.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 says the likeliest token each time (default).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 says the likeliest token each time.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 is all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that add up to p.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Leave out what is less likely than p times the best.")] = None,
@@ -44,6 +81,25 @@ def run(
     format: Annotated[
         str | None, typer.Option(help="json, or a JSON Schema that the answer keeps: its text, or a file.")
     ] = None,
+    think: Annotated[
+        str | None, typer.Option(metavar="[=LEVEL]", help="Think first: =true, =false, =low, =medium, =high, =max.")
+    ] = None,
+    hide_thinking: Annotated[bool, typer.Option("--hidethinking", help="Print the answer without the thoughts.")] = (
+        False
+    ),
+    keep_alive: Annotated[
+        str | None,
+        typer.Option("--keepalive", metavar="TIME", help="How long a server keeps it in memory: 5m, 1h, -1 for ever."),
+    ] = None,
+    truncate: Annotated[
+        bool | None,
+        typer.Option("--truncate/--no-truncate", help="Leave out what does not fit, instead of refusing it."),
+    ] = None,
+    dimensions: Annotated[int | None, typer.Option(help="Print an embedding of so many numbers.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="A model that must be pulled may come over http.")] = (
+        False
+    ),
+    no_wrap: Annotated[bool, typer.Option("--nowordwrap", help="Leave long lines to the terminal.")] = False,
     quantize: Annotated[str | None, typer.Option(help="Round the weights on loading: int8 or int4.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32 (default on a CPU), bfloat16 or float16.")] = None,
@@ -59,147 +115,96 @@ def run(
 
     lapilli run mini "What is in this picture?" photo.png
 
-    Standard input is read when something is piped in: text goes before the prompt, a picture is a picture.
+    Without a prompt, at a terminal, it talks with you. Standard input is read when something is piped in: text goes
+    before the prompt, a picture is a picture. A model that is not here is pulled.
+
+    A server that is up (`lapilli serve`, or Ollama's) is asked; without one, or with --quantize, --device, --dtype,
+    --projector, --adapter or --show-attention, the model is opened here.
     """
     stdin = piped_stdin()
     question = read_question(prompt, pictures or (), stdin, _note)
-    if question.prompt is None and stdin is None:
+    talk = question.prompt is None and sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    if talk and not sys.stdout.isatty():
         raise PromptError(f'give a prompt: lapilli run {model} "What is in this picture?" photo.png')
     if question.prompt is not None and not question.prompt:
         raise PromptError("the prompt is empty: say what you want to know")
-    options = _options(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
-        max_tokens=max_tokens, stop=stop,
+    wishes = Wishes(
+        sampling={
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+            "repeat_penalty": repeat_penalty, "seed": seed, "max_tokens": max_tokens, "stop": stop or None,
+        },
+        system=system, format=format, think=read_think(think), hide_thinking=hide_thinking, keep_alive=keep_alive,
+        truncate=truncate, dimensions=dimensions, insecure=insecure, wrap=not no_wrap, as_json=as_json,
+        verbose=verbose,
     )  # fmt: skip
-    constraint = _constraint(format)
-    if show_attention is not None:
-        _check_picture(show_attention, question)
-    started = time.perf_counter()
-    loaded = _load(model, quantize, device, dtype, projector, adapter)
-    load_seconds = time.perf_counter() - started
-    if question.prompt is None:
-        return  # nothing to ask: the model is there and opens, which is all there was to see
-    answer = _ask(loaded, question, system, options, constraint, aloud=not as_json)
-    if show_attention is not None:
-        _write_relevance(show_attention, loaded, question, system, answer)
-    if as_json:
-        print(json.dumps(_report(model, answer, load_seconds), ensure_ascii=False))
-    if verbose:
-        _account(answer, load_seconds)
+    opening = Opening(
+        quantize=quantize, device=device, dtype=dtype, projector=projector, adapter=adapter,
+        show_attention=show_attention,
+    )  # fmt: skip
+    if talk and opening.given():
+        raise PromptError(f"{opening.given()[0]} needs a prompt: a conversation takes the model as it is stored")
+    if opening.given() or (not talk and _opens_here(model, wishes)):
+        _run_here(model, question, wishes, opening)
+    else:
+        _run_on_server(model, None if talk else question, wishes)
 
 
-def _load(
-    model: str, quantize: str | None, device: str, dtype: str | None, projector: Path | None, adapter: Path | None
-) -> LocalModel:
-    from lapilli.engine.local import load
+def _run_here(model: str, question: Question, wishes: Wishes, opening: Opening) -> None:
+    from lapilli.faces.cli.here import answer_here
 
-    return load(model, quantize=quantize, device=device, dtype=dtype, projector=projector, adapter=adapter)
+    if wishes.think or wishes.dimensions is not None or wishes.truncate:
+        name = "--think" if wishes.think else "--truncate" if wishes.truncate else "--dimensions"
+        raise InputError(f"{name} needs a server: start one with `lapilli serve`")
+    answer_here(model, question, wishes, opening)
 
 
-def _constraint(format: str | None) -> Constraint | None:
-    """The form that the answer must have: any JSON, or what a schema says."""
-    from lapilli.engine.grammar import Constraint
+def _run_on_server(model: str, question: Question | None, wishes: Wishes) -> None:
+    from lapilli.faces.cli.there import answer_there, talk
 
-    if format is None:
+    if question is None:
+        talk(model, wishes, path=_is_path(model))
+    else:
+        answer_there(model, question, wishes)
+
+
+def _opens_here(model: str, wishes: Wishes) -> bool:
+    """Whether the model is opened in this process: a path always, a built-in one where no server has it."""
+    from lapilli.faces.client import reach
+    from lapilli.ground.settings import Settings
+    from lapilli.store.sources import BUILT_IN
+
+    if _is_path(model):
+        return True
+    if model not in BUILT_IN:
+        return False
+    server = reach(Settings())
+    if server is None:
+        return not (wishes.think or wishes.truncate or wishes.dimensions is not None)
+    with server:
+        try:
+            server.show(model)
+        except ModelNotFoundError:
+            return True  # Ollama's server, which knows nothing of what comes with this package
+    return False
+
+
+def _is_path(model: str) -> bool:
+    from lapilli.store.sources import BUILT_IN
+
+    try:
+        return model not in BUILT_IN and os.path.exists(os.path.expanduser(model))
+    except ValueError:
+        return False
+
+
+def read_think(text: str | None) -> bool | str | None:
+    """What --think says: yes, no, or how hard. Raises InputError."""
+    if text is None:
         return None
-    if format == "json":
-        return Constraint.json()
-    if format.lstrip().startswith("{"):
-        return Constraint.json_schema(format)
-    try:
-        return Constraint.json_schema(Path(format).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--format {format[:80]}: is neither json nor a schema, and no such file is there") from error
-
-
-def _options(**given: Any) -> SamplingOptions:
-    from lapilli.engine.sampler import SamplingOptions
-
-    try:
-        return SamplingOptions(**{name: value for name, value in given.items() if value is not None and value != []})
-    except InputError as error:
-        name, _, rest = str(error).partition(" ")
-        raise InputError(f"--{name.replace('_', '-')} {rest}") from None
-
-
-def _ask(
-    model: LocalModel,
-    question: Question,
-    system: str | None,
-    options: SamplingOptions,
-    constraint: Constraint | None,
-    *,
-    aloud: bool,
-) -> Answer:
-    """The whole answer; printed as it is made where `aloud`."""
-    answer: Answer | None = None
-    asked = model.stream(question.prompt, question.images, system=system, options=options, constraint=constraint)
-    for chunk in asked:
-        if aloud:
-            show(chunk.text, sys.stdout)
-        answer = chunk.answer or answer
-    if aloud:
-        show("\n", sys.stdout)
-    assert answer is not None, "a stream always ends with its answer"
-    return answer
-
-
-def _check_picture(path: Path, question: Question) -> None:
-    """Refuse what could not be drawn before anything is loaded."""
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--show-attention {path}: a PNG is written, give a name that ends in .png")
-    if not question.images:
-        raise PromptError("--show-attention needs a picture: name one after the prompt")
-
-
-def _write_relevance(path: Path, model: LocalModel, question: Question, system: str | None, answer: Answer) -> None:
-    """The pictures, with where the answer was seen over them."""
-    from lapilli.engine.heatmap import draw
-    from lapilli.engine.relevance import relevance
-    from lapilli.ground.files import publish
-
-    prompt = model.prompt(question.prompt or "", question.images, system=system)
-    processor = model.prompts.image_processor
-    assert processor is not None, "a model that answered about a picture has prepared it"
-    seen = relevance(model.model, prompt, answer.token_ids, processor, features=model.features(prompt))
-    sheet = draw(question.images, seen, answer.text)
-    try:
-        with publish(path) as fresh:
-            sheet.save(fresh, format="PNG")
-    except OSError as error:
-        raise InputError(f"--show-attention {path}: {error.strerror or error}") from error
-
-
-def _report(model: str, answer: Answer, load_seconds: float) -> dict[str, Any]:
-    values = dataclasses.asdict(answer)
-    del values["token_ids"], values["logprobs"]
-    times = {name: round(values.pop(name), 6) for name in [*values] if name.endswith("_seconds")}
-    return {
-        "model": model,
-        "text": values.pop("text"),
-        "finish_reason": values.pop("finish_reason"),
-        **values,
-        "completion_tokens": answer.completion_tokens,
-        "load_seconds": round(load_seconds, 6),
-        **times,
-    }
-
-
-def _account(answer: Answer, load_seconds: float) -> None:
-    """Counts and rates on standard error."""
-    lines = (
-        ("load", load_seconds, None),
-        ("queue", answer.queue_seconds, None),
-        ("images", answer.image_seconds, answer.image_tokens),
-        ("prompt", answer.prefill_seconds, answer.prompt_tokens),
-        ("answer", answer.decode_seconds, answer.completion_tokens),
-    )
-    for name, seconds, tokens in lines:
-        rate = f"{tokens:8d} tokens {tokens / seconds:10.1f} tokens/s" if tokens and seconds > 0 else ""
-        print(f"{name:<8}{seconds * 1000:10.1f} ms {rate}".rstrip(), file=sys.stderr)
-    if answer.cached_tokens:
-        print(f"{'cached':<8}{answer.cached_tokens} tokens of the prompt", file=sys.stderr)
-    print(f"{'finish':<8}{answer.finish_reason}", file=sys.stderr)
+    known: dict[str, bool | str] = {"true": True, "false": False, **{level: level for level in LEVELS}}
+    if text.lower() not in known:
+        raise InputError(f"--think={text[:40]}: it can be {', '.join(known)}")
+    return known[text.lower()]
 
 
 def _note(text: str) -> None:
