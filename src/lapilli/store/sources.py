@@ -6,13 +6,13 @@ import hashlib
 import importlib.resources
 import os
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from lapilli.errors import InputError
 from lapilli.ground.files import open_regular
+from lapilli.store.linked import is_file_of_model
 from lapilli.store.naming import ModelName
 from lapilli.store.package import Package
 
@@ -50,13 +50,17 @@ def read_hub_name(text: str) -> tuple[str, str, str] | None:
 def package_at(path: Path, name: str) -> Package | None:
     """The model that lies at a path, a folder or a GGUF file; None where there is none."""
     try:
+        if not name:
+            return None
         if path.is_dir():
             model = path if (path / "config.json").is_file() else _only_gguf(path) or path
         elif path.is_file():
             model = path
         else:
             return None
-        files = sorted(_files(model)) if model.is_dir() else [model]
+        files = [] if model.is_dir() else [model]
+        if model.is_dir():
+            files = sorted(entry for entry in model.iterdir() if is_file_of_model(entry.name) and entry.is_file())
         projector = None if model.is_dir() else projector_beside(model)
         stats = [file.stat() for file in [*files, *([projector] if projector else [])]]
         marks = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -87,12 +91,6 @@ def projector_beside(path: Path) -> Path | None:
 def _only_gguf(folder: Path) -> Path | None:
     found = sorted(path for path in folder.glob("*.gguf") if "mmproj" not in path.name.lower())
     return found[0] if len(found) == 1 else None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        if entry.is_file() and not entry.name.startswith("."):
-            yield Path(entry.path)
 
 
 @lru_cache(maxsize=64)
