@@ -11,6 +11,7 @@ LapilliError
 ├── StoreError             the store of models is damaged, or cannot be written to
 │   └── NoRoomError        its disk is full, or would be
 ├── RegistryError          a pull or a push that failed
+├── NoMemoryError          a model that needs more memory than there is
 ├── BusyError              too many wait already; later there may be room
 ├── EngineGoneError        the process of a model ended, or answers no more
 ├── FetchError             a URL that may not be, or could not be, fetched
@@ -66,6 +67,12 @@ class RegistryError(LapilliError):
     def __init__(self, message: str, status: int = 502) -> None:
         super().__init__(message)
         self.status = status
+
+
+class NoMemoryError(LapilliError):
+    """A model needs more memory than there is, whatever else gives way; `status` is HTTP's word for that."""
+
+    status = 507
 
 
 class BusyError(LapilliError):
