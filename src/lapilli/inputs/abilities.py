@@ -21,7 +21,6 @@ THOUGHT_TAGS: tuple[tuple[str, str], ...] = (
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|channel|>analysis<|message|>", "<|end|>"),
     ("◁think▷", "◁/think▷"),
 )
 
@@ -41,7 +40,7 @@ def template_abilities(language: Language, text: str) -> TemplateAbilities:
 
     Raises TemplateError for a template in Go that cannot be read; Jinja is only skimmed, and never fails.
     """
-    tagged = any(closing in text for _, closing in THOUGHT_TAGS if closing != "<|end|>")
+    tagged = any(closing in text for _, closing in THOUGHT_TAGS)
     if language == "go":
         names = parse(text).names
         thinks = bool(names & {"think", "thinklevel", "thinking", "isthinkset"})

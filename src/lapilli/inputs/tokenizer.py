@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -364,15 +364,19 @@ class TextStream:
     print(stream.flush())
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, keep: Collection[str] = frozenset()) -> None:
+        """With `skip_special`, special tokens add nothing, less those that `keep` spells."""
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        special = tokenizer.special_tokens if keep else {}
+        self._kept = frozenset(special[text] for text in keep if text in special)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._drops_blank = tokenizer.strips_blank
 
     def push(self, token_id: int) -> str:
         """The text that this token completes, often all of it, sometimes none."""
-        return self._text(self._utf8.decode(self._tokenizer.token_bytes(token_id, skip_special=self._skip_special)))
+        skips = self._skip_special and token_id not in self._kept
+        return self._text(self._utf8.decode(self._tokenizer.token_bytes(token_id, skip_special=skips)))
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for a character that never became whole."""

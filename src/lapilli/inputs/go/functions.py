@@ -35,11 +35,13 @@ def _length(value: Any) -> int:
 
 
 def _index(value: Any, *keys: Any) -> Any:
+    if value is None:
+        raise Wrong("nothing cannot be indexed")
     for key in keys:
-        if isinstance(value, Record):
-            raise Wrong(f"{kind_of(value)} cannot be indexed")
         if isinstance(value, Mapping):
-            value = value.get(key) if isinstance(key, str) else None
+            if not isinstance(key, str):
+                raise Wrong(f"the keys of a map are texts, there is {kind_of(key)}")
+            value = value.get(key)
             continue
         if not isinstance(value, Sequence):
             raise Wrong(f"{kind_of(value)} cannot be indexed")
@@ -111,7 +113,7 @@ def _verb(verb: re.Match[str], left: list[Any]) -> str:
         raise Wrong(f"printf pads to {_WIDEST} characters at most")
     if not left:
         raise Wrong(f"printf has no value for {verb[0][:20]!r}")
-    text = _formatted(kind, left.pop(0), flags, precision, verb[0])
+    text = _formatted(kind, left.pop(0), flags, precision, verb[0], padded=width > 0)
     if "-" in flags:
         return text.ljust(width)
     if "0" in flags and kind in "dfegxX":
@@ -119,13 +121,15 @@ def _verb(verb: re.Match[str], left: list[Any]) -> str:
     return text.rjust(width)
 
 
-def _formatted(kind: str, value: Any, flags: str, precision: int | None, verb: str) -> str:
+def _formatted(kind: str, value: Any, flags: str, precision: int | None, verb: str, *, padded: bool) -> str:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     whole = number and isinstance(value, int)
     if kind in "vs" and kind:
         if kind == "s" and not isinstance(value, str) and (number or isinstance(value, bool) or value is None):
             raise Wrong(f"printf {verb[:20]!r} needs a text, there is {kind_of(value)}")
         text = "<nil>" if value is None else write(value)
+        if padded and isinstance(value, (Sequence, Mapping)) and not isinstance(value, str):
+            raise Wrong(f"printf {verb[:20]!r} pads what a list or a map holds, which is not known here")
         return text if precision is None or not isinstance(value, str) else text[:precision]
     if kind == "q" and isinstance(value, str):
         return _quoted(value)

@@ -123,24 +123,26 @@ class _Runner:
 
     def _range(self, node: Range, dot: Any) -> Jump | None:
         scope = len(self.variables)
-        pipe = node.pipe
-        over = self._pipe(pipe, dot, declare=False)
-        names = pipe.declares or pipe.assigns
+        over = self._pipe(node.pipe, dot)
+        names = node.pipe.declares or node.pipe.assigns
         ran = False
+        jump = None
         for key, value in self._items(over):
             ran = True
             self._step()
             inner = len(self.variables)
             # One variable is the element, two are its place and the element.
             for name, held in zip(names, (key, value) if len(names) == 2 else (value,), strict=False):
-                self._set(name, held, new=bool(pipe.declares))
+                self._variable(name)[0] = held
             jump = self.block(node.body, value)
             del self.variables[inner:]
             if jump is not None and jump.ends:
                 break
-        jump = None if ran else self.block(node.otherwise, dot)
+        if not ran:
+            jump = self.block(node.otherwise, dot)
         del self.variables[scope:]
-        return jump
+        # As in Go, a break ends this range even from its else, where a continue is for the range around it.
+        return jump if not ran and jump is not None and not jump.ends else None
 
     def _items(self, value: Any) -> Any:
         if value is None:
@@ -163,14 +165,14 @@ class _Runner:
 
     # --- pipelines ---
 
-    def _pipe(self, pipe: Pipe, dot: Any, *, declare: bool = True) -> Any:
+    def _pipe(self, pipe: Pipe, dot: Any) -> Any:
         self.line = pipe.line
         value: Any = None
         for place, command in enumerate(pipe.commands):
             value = self._command(command, dot, (value,) if place else ())
-        if declare:
-            for name in pipe.declares or pipe.assigns:
-                self._set(name, value, new=bool(pipe.declares))
+        self.variables += [(name, [value]) for name in pipe.declares]
+        for name in pipe.assigns:
+            self._variable(name)[0] = value
         return value
 
     def _command(self, command: Command, dot: Any, piped: tuple[Any, ...]) -> Any:
@@ -237,12 +239,6 @@ class _Runner:
 
     def _variable(self, name: str) -> list[Any]:
         return next(held for known, held in reversed(self.variables) if known == name)
-
-    def _set(self, name: str, value: Any, *, new: bool) -> None:
-        if new:
-            self.variables.append((name, [value]))
-        else:
-            self._variable(name)[0] = value
 
     def _step(self) -> None:
         self.budget.steps -= 1

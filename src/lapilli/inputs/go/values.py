@@ -157,7 +157,7 @@ def _json(value: Any) -> Iterator[str]:
     elif isinstance(value, str):
         yield _json_text(value)
     elif isinstance(value, float) and math.isfinite(value):
-        yield write_float(value, largest=21, smallest=-6)
+        yield write_float(value, largest=21, smallest=-6).replace("e-0", "e-")
     else:
         yield json.dumps(value)
 
