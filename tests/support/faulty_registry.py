@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import json
@@ -74,8 +75,10 @@ class FaultyRegistry:
     faults: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
+    uploads: dict[str, bytearray] = field(default_factory=dict)
     token: str = ""
     realm: str = ""
+    pace: float = 0.0  # seconds between two pieces of 16 KiB
     sent: int = 0
 
     def __post_init__(self) -> None:
@@ -155,7 +158,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        asked = Asked(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+        asked = self._asked
         fault = self.site.fault(asked)
         if fault == "reset":
             return self._hang_up(reset=True)
@@ -163,12 +166,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._say(b"", status=(500, 502, 503, 429)[self.site.draw(0, 3)])
         if fault is not None and fault.startswith("redirect "):
             return self._say(b"", status=307, Location=fault.removeprefix("redirect "))
+        if fault == "gone":
+            return self._say(b"", status=403)
+        if fault == "bomb":
+            return self._say(gzip.compress(bytes(1 << 20)), Content_Encoding="gzip")
+        if fault == "endless":
+            return self._say_without_end(b"[" * 65536, 200, {}, times=1000)
         if fault == "latency":
             time.sleep(self.site.draw(1, 30) / 1000)
-        if self.site.token and self.path.startswith("/v2/") and self.headers["Authorization"] != self._bearer:
-            realm = self.site.realm or f"http://{self.site.host}/token"
-            challenge = f'Bearer realm="{realm}",service="registry",scope="repository:x:pull"'
-            return self._say(b"{}", status=401, WWW_Authenticate=challenge)
+        if self.path.startswith("/v2/") and not self._is_known():
+            return None
         if self.path.startswith("/token"):
             return self._say(json.dumps({"token": self.site.token}).encode())
         match = re.fullmatch(r"/(?:v2|elsewhere)/(.+)/(manifests|blobs)/([^/]+)", self.path)
@@ -177,6 +184,51 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if match[2] == "manifests":
             return self._manifest(self.site.manifests.get(f"{match[1]}:{match[3]}"), fault)
         return self._blob(self.site.blobs.get(match[3]), asked, fault)
+
+    def do_POST(self) -> None:
+        if self._is_known():
+            self._say(b"", status=202, Location=f"{self.path}{self.site.draw(1, 1 << 30)}?state=x")
+
+    def do_PATCH(self) -> None:
+        body, fault = self._body()
+        if fault or not self._is_known():
+            return self._hang_up(reset=True)
+        kept = self.site.uploads.setdefault(self.path.partition("?")[0], bytearray())
+        start, _, last = self.headers["Content-Range"].partition("-")
+        if int(start) != len(kept) or int(last) + 1 - int(start) != len(body):
+            return self._say(b"", status=416)
+        kept += body
+        self._say(b"", status=202, Location=self.path)
+
+    def do_PUT(self) -> None:
+        body, fault = self._body()
+        if fault or not self._is_known():
+            return self._hang_up(reset=True)
+        if match := re.fullmatch(r"/v2/(.+)/manifests/([^/]+)", self.path):
+            self.site.manifests[f"{match[1]}:{match[2]}"] = body
+            return self._say(b"", status=201)
+        path, _, query = self.path.partition("?")
+        data = bytes(self.site.uploads.pop(path, b""))
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if f"digest={digest}" not in query:
+            return self._say(b"", status=400)
+        self.site.blobs[digest] = data
+        self._say(b"", status=201)
+
+    def _body(self) -> tuple[bytes, str | None]:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        return body, self.site.fault(self._asked)
+
+    @property
+    def _asked(self) -> Asked:
+        return Asked(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+
+    def _is_known(self) -> bool:
+        if not self.site.token or self.headers["Authorization"] == self._bearer:
+            return True
+        realm = self.site.realm or f"http://{self.site.host}/token"
+        self._say(b"{}", status=401, WWW_Authenticate=f'Bearer realm="{realm}",service="registry"')
+        return False
 
     @property
     def _bearer(self) -> str:
@@ -259,13 +311,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if stop is not None or len(body) < int(headers.get("Content-Length", 0)):
             self._hang_up()
 
-    def _say_without_end(self, body: bytes, status: int, headers: dict[str, str]) -> None:
+    def _say_without_end(self, body: bytes, status: int, headers: dict[str, str], times: int = 64) -> None:
         self.send_response(status)
         for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
             self.send_header(name, value)
         self.end_headers()
         more = body or b"x"
-        for _ in range(64):
+        for _ in range(times):
             self._send(f"{len(more):x}\r\n".encode() + more + b"\r\n", True)
             more = b"x" * 16384
         self._hang_up()
@@ -278,6 +330,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 with self.site.lock:
                     self.site.sent += min(len(view), 16384)
             view = view[16384:]
+            if counted and self.site.pace:
+                time.sleep(self.site.pace)
 
     def _hang_up(self, reset: bool = False) -> None:
         self.close_connection = True

@@ -23,6 +23,7 @@ from lapilli.store.partials import Partial, Segment
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _SLOWEST = 100  # bytes a second; less than that, for as long as a stall takes, is a stall
 _MOST_VOTES = 5
+_MOST_ROUNDS = 2
 _WHOLE_ANSWERS = 3  # so many to questions for a part, and none that is a part: the server knows no ranges
 _BEAT = 10.0
 _LONGEST_TAG = 200
@@ -247,7 +248,7 @@ class _Work:
         except _Retry as error:
             return error
         except FetchError as error:
-            if error.status in (403, 499):
+            if error.status in (400, 403, 499):
                 raise
             return _Retry(str(error))
         return _Retry("it sent less than it should have")
@@ -333,6 +334,7 @@ class _Mender:
         self._work = work
         self._partial = work.partial
         self._held = bytearray()
+        self.differed = 0
 
     def write(self, offset: int, data: memoryview) -> None:
         self._held += data
@@ -342,6 +344,7 @@ class _Mender:
         present = self._partial.segments[place]
         if segment.sha256 == present.sha256:
             return
+        self.differed += 1
         votes = Counter((present.sha256, segment.sha256))
         found = {segment.sha256: (data, segment)}
         while votes.most_common(1)[0][1] < 2 and votes.total() < _MOST_VOTES:
@@ -388,9 +391,14 @@ def _mend(work: _Work) -> bool:
     usual = Counter(segment.tag for segment in partial.segments.values()).most_common(1)[0][0]
     odd = [place for place in everything if partial.segments[place].tag != usual]
     rest = [place for place in everything if partial.segments[place].tag == usual]
+    mender = _Mender(work)
     try:
-        for first, last in work.cut(odd) + work.cut(rest):
-            work.fetch(first, last, _Mender(work))
+        for _ in range(_MOST_ROUNDS):
+            changed = mender.differed
+            for first, last in work.cut(odd) + work.cut(rest):
+                work.fetch(first, last, mender)
+            if mender.differed == changed:
+                return False  # it always sends the same: that is not the network's doing
     except _Mended:
         return True
     return False
