@@ -134,8 +134,11 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
 }
 # What Ollama's runners once knew; clients still send these, whatever their values.
 _GONE = frozenset(
-    "mirostat mirostat_tau mirostat_eta tfs_z penalize_newline numa low_vram f16_kv logits_all vocab_only use_mlock "
-    "embedding_only rope_frequency_base rope_frequency_scale num_gqa vulkan".split()
+    (
+        *("mirostat", "mirostat_tau", "mirostat_eta", "tfs_z", "penalize_newline", "numa", "low_vram", "f16_kv"),
+        *("logits_all", "vocab_only", "use_mlock", "embedding_only", "num_gqa"),
+        *("rope_frequency_base", "rope_frequency_scale"),
+    )
 )
 
 
