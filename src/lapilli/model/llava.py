@@ -47,7 +47,7 @@ class Llava(nn.Module):
         features = []
         for pixels_TCHW, (height, width) in images:
             tiles_TND = self.project(self.see(pixels_TCHW.to(self.device, self.dtype)))
-            features.append(self._arrange(tiles_TND, height, width))
+            features.append(self.arrange(tiles_TND, height, width))
         return features
 
     def see(self, pixels_TCHW: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Llava(nn.Module):
         """Scores over the vocabulary (…, V)."""
         return self.language.logits(hidden)
 
-    def _arrange(self, tiles_TND: Tensor, height: int, width: int) -> Tensor:
+    def arrange(self, tiles_TND: Tensor, height: int, width: int) -> Tensor:
         """One picture's features in reading order: the overview, then the tiles as one unpadded grid.
 
         Each row of that grid ends in the learnt newline (LLaVA-NeXT, "spatial_unpad").

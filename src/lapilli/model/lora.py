@@ -104,8 +104,9 @@ class Adaptable:
         self._choice = _Choice()
         self._model = _twin(model)
         for path, owner in list(self._model.language.named_modules()):
-            for name, layer, parts in list(_linear_layers(owner, path)):
-                setattr(owner, name, _Adapted(layer, parts, self._choice))
+            for name, layer, parts in list(linear_layers(owner)):
+                named = [(f"{path}.{part}" if path else part, width) for part, width in parts]
+                setattr(owner, name, _Adapted(layer, named, self._choice))
 
     def all(self, adapter: Adapter) -> Llava:
         """The model, every row with this adapter."""
@@ -138,15 +139,15 @@ def _twin(model: Llava) -> Llava:
     return twin
 
 
-def _linear_layers(owner: nn.Module, path: str) -> Iterator[tuple[str, nn.Module, list[tuple[str, int]]]]:
+def linear_layers(owner: nn.Module) -> Iterator[tuple[str, nn.Module, list[tuple[str, int]]]]:
     """A module's own linear layers, each with the layers that it stands for and their widths."""
     for name, layer in owner.named_children():
         if not isinstance(layer, nn.Linear | QuantizedLinear):
             continue
         width = layer.out_features if isinstance(layer, nn.Linear) else layer.weight.shape[0]
-        parts = [(name, width)]
         if name == "qkv" and isinstance(owner, CausalAttention):
-            parts = list(zip(("q", "k", "v"), owner.widths, strict=True))
+            yield name, layer, list(zip(("q", "k", "v"), owner.widths, strict=True))
         elif name == "gate_up":
-            parts = [("gate", width // 2), ("up", width // 2)]
-        yield name, layer, [(f"{path}.{part}" if path else part, wide) for part, wide in parts]
+            yield name, layer, [("gate", width // 2), ("up", width // 2)]
+        else:
+            yield name, layer, [(name, width)]

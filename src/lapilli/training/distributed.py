@@ -42,6 +42,14 @@ class Ranks:
         for gradient, part in zip(gradients, torch.split(whole, sizes), strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    def total(self, count: float) -> float:
+        """The sum over all processes."""
+        if self.world == 1:
+            return count
+        whole = torch.tensor([count], dtype=torch.float64)
+        dist.all_reduce(whole)
+        return float(whole.item())
+
     def agree(self, said: bool) -> bool:
         """Whether any process says so: all stop at the same step, or none does."""
         if self.world == 1:

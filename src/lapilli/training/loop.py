@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -21,11 +21,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lapilli.errors import TrainingError
 from lapilli.ground.files import publish
+from lapilli.training.curves import draw_curves
 from lapilli.training.distributed import Ranks, join
 from lapilli.training.recipe import LoopOptions
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
+CURVES_FILE = "loss.png"
 
 
 class Objective(Protocol):
@@ -38,7 +40,16 @@ class Objective(Protocol):
         """Batches from that step on; step n's batch depends on the seed and n alone."""
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        """The scalar `loss` to descend, and further scalars worth logging."""
+        """The scalar `loss` to descend, and further scalars worth logging.
+
+        A batch that is a tuple is computed piece by piece, each piece's scalars being its part of a sum.
+        """
+
+
+class Named(Protocol):
+    """An objective that can say what a step's batch was made of."""
+
+    def names(self, step: int) -> list[str]: ...
 
 
 def run(
@@ -48,11 +59,13 @@ def run(
     *,
     minutes: float | None = None,
     device: torch.device | str = "cpu",
+    whole: bool = True,
 ) -> int:
     """Train until `options.steps`, or until the minutes are over; returns the step reached.
 
-    The folder holds the state (weights, optimizer, step) and `metrics.jsonl`; calling again goes on from
-    there. Ctrl-C saves first. Raises TrainingError where the loss is no number, naming the step.
+    The folder holds the state (weights, optimizer, step), `metrics.jsonl` and its curves as `loss.png`; calling again
+    goes on from there. Ctrl-C saves first. Where `whole` is False, only what learns is kept: the rest must come from
+    elsewhere. Raises TrainingError where the loss is no number, naming the step and its records.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = objective.modules().to(device)
@@ -61,7 +74,9 @@ def run(
         raise TrainingError("nothing is to be learnt: every parameter is frozen")
     torch.manual_seed(options.seed)
     optimizers = _optimizers(module, options)
-    step = _restore(folder, module, optimizers, learning)
+    kept = _own_state(module) if whole else {name: p.data for name, p in learning.items()}
+    ema = {f"ema.{name}": p.detach().clone() for name, p in learning.items()} if options.ema else {}
+    step = _restore(folder, {**kept, **ema}, optimizers, learning)
     if step >= options.steps:
         return step
     module.train()
@@ -75,25 +90,29 @@ def run(
         first, logged = step, (step, time.monotonic())
         for batch in objective.batches(step):
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-                group["lr"] = _rate(step, options)
-            with autocast, sdpa_kernel(_attention(module)):
-                losses = objective.loss(batch)
-            loss = losses["loss"]
-            if not bool(torch.isfinite(loss)):
-                raise TrainingError(
-                    f"the loss is {loss.item()} at step {step}: lower the rate ({options.rate}); "
-                    f"the last good state is kept in {folder}"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
+                group["lr"] = _rate(step, options) * group["share"]
+            # What a step draws by chance depends on the step alone, so that a run that was cut goes on the same.
+            torch.manual_seed((options.seed << 32) + step * ranks.world + ranks.rank)
+            losses: dict[str, Tensor] = {}
+            for piece in batch if isinstance(batch, tuple) else (batch,):
+                with autocast, sdpa_kernel(_attention(module)):
+                    found = objective.loss(piece)
+                if not bool(torch.isfinite(found["loss"])):
+                    raise _not_a_number(objective, found["loss"], step, options, folder)
+                found["loss"].backward()  # type: ignore[no-untyped-call]
+                for name, value in found.items():
+                    losses[name] = losses[name] + value.detach() if name in losses else value.detach()
             ranks.average(learning.values())
             norm = nn.utils.clip_grad_norm_(list(learning.values()), options.clip)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+            for name, mean in ema.items():
+                mean.lerp_(learning[name.removeprefix("ema.")].detach(), 1 - options.ema)
             step += 1
             if step % options.log_every == 0 or step == options.steps:
                 now = time.monotonic()
-                line = {name: round(float(value.detach()), 5) for name, value in losses.items()}
+                line = {name: round(ranks.total(float(value)) / ranks.world, 6) for name, value in losses.items()}
                 rate = (step - logged[0]) / (now - logged[1])
                 logged = (step, now)
                 line |= {"step": step, "norm": round(float(norm), 4), "steps_per_second": round(rate, 3)}
@@ -103,7 +122,8 @@ def run(
             over = minutes is not None and time.monotonic() - started > minutes * 60
             ends = ranks.agree(over or interrupt.asked) or step >= options.steps
             if ranks.leads and (ends or time.monotonic() - saved > options.save_minutes * 60):
-                _save(folder, module, optimizers, learning, step)
+                _save(folder, {**kept, **ema}, optimizers, learning, step)
+                draw_curves(folder / METRICS_FILE, folder / CURVES_FILE)
                 saved = time.monotonic()
             if ends:
                 break
@@ -113,6 +133,15 @@ def run(
         progress.console.print(f"stopped at step {step}, saved in {folder}; the same command goes on from there")
         raise KeyboardInterrupt
     return step
+
+
+def _not_a_number(objective: Objective, loss: Tensor, step: int, options: LoopOptions, folder: Path) -> TrainingError:
+    names = getattr(objective, "names", None)
+    made_of = f", made of {', '.join(names(step)[:8])}" if names is not None else ""
+    return TrainingError(
+        f"the loss is {loss.item()} at step {step}{made_of}: lower the rate ({options.rate}); "
+        f"the last good state is kept in {folder}"
+    )
 
 
 def trained_weights(folder: Path) -> dict[str, Tensor]:
@@ -134,27 +163,28 @@ def _attention(module: nn.Module) -> list[SDPBackend]:
 
 def _optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Optimizer]:
     """AdamW for all that learns; with "muon", Muon (kellerjordan.github.io/posts/muon) for linear layers' weights."""
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     linear = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)} - embeddings
-    turned: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            muon = options.optimizer == "muon" and id(parameter) in linear
-            (turned if muon else matrices if parameter.ndim >= 2 else vectors).append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=options.rate, betas=options.betas, eps=1e-8, fused=True)
-    ]
-    if turned:
-        # Updates as large as AdamW's (arXiv 2502.16982), so that one rate serves both.
-        optimizers.append(
-            torch.optim.Muon(turned, lr=options.rate, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+    # Parameters of one rate and one decay make a group; `share` is their rate against the schedule's own.
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        muon = options.optimizer == "muon" and id(parameter) in linear
+        own = next((rate for start, rate in options.rates.items() if name.startswith(start)), options.rate)
+        decay = options.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((muon, own / options.rate, decay), []).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
+    for wants_muon in (False, True):
+        chosen = [
+            {"params": group, "share": share, "weight_decay": decay}
+            for (muon, share, decay), group in groups.items()
+            if muon is wants_muon
+        ]
+        if chosen and wants_muon:
+            # Updates as large as AdamW's (arXiv 2502.16982), so that one rate serves both.
+            optimizers.append(torch.optim.Muon(chosen, lr=options.rate, adjust_lr_fn="match_rms_adamw"))
+        elif chosen:
+            optimizers.append(torch.optim.AdamW(chosen, lr=options.rate, betas=options.betas, eps=1e-8, fused=True))
     return optimizers
 
 
@@ -173,12 +203,12 @@ def _rate(step: int, options: LoopOptions) -> float:
 
 def _save(
     folder: Path,
-    module: nn.Module,
+    kept: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     learning: dict[str, nn.Parameter],
     step: int,
 ) -> None:
-    tensors = {f"model.{name}": value.detach().contiguous() for name, value in _own_state(module).items()}
+    tensors = {f"model.{name}": value.detach().contiguous() for name, value in kept.items()}
     owners = _owners(optimizers)
     for name, parameter in learning.items():
         for key, value in owners[parameter].state[parameter].items():
@@ -189,7 +219,7 @@ def _save(
 
 def _restore(
     folder: Path,
-    module: nn.Module,
+    kept: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     learning: dict[str, nn.Parameter],
 ) -> int:
@@ -198,10 +228,9 @@ def _restore(
         return 0
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
-        own = _own_state(module)
-        if names_of(names, "model.") != set(own):
+        if names_of(names, "model.") != set(kept):
             raise TrainingError(f"{path} was written by another run: its weights have other names; use a new folder")
-        for name, target in own.items():
+        for name, target in kept.items():
             stored = file.get_tensor(f"model.{name}")
             if stored.shape != target.shape:
                 raise TrainingError(f"{path}: {name} is {tuple(stored.shape)}, this run needs {tuple(target.shape)}")

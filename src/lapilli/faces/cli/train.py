@@ -1,4 +1,4 @@
-"""`lapilli train`: the four stages that make `mini`, each in pieces that go on where the last one stopped."""
+"""`lapilli train`: the two stages of LLaVA on your own data, and the four stages that make `mini`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,24 @@ from typing import Annotated
 import typer
 
 from lapilli.errors import InputError
+from lapilli.faces.cli.terminal import printable
 
 train = typer.Typer(name="train", help="Train a model, one stage at a time.", rich_markup_mode=None)
+mini = typer.Typer(name="mini", help="The four stages that make mini from nothing.", rich_markup_mode=None)
+train.add_typer(mini)
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A published recipe by name, or a TOML file.")]
+Base = Annotated[str, typer.Option(help="The model to begin with: a name, a checkpoint folder, or a .gguf file.")]
+Records = Annotated[
+    Path, typer.Option("--data", help="Conversations (.json, .jsonl), .tar shards, or a folder of captioned pictures.")
+]
+Images = Annotated[
+    Path | None, typer.Option(help="Where the pictures lie that records name; beside the data, if none.")
+]
+Product = Annotated[Path, typer.Option("--out", help="Where the trained model goes; OUT.training keeps the work.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would learn and how long, show samples, and end.")]
+Skip = Annotated[bool, typer.Option("--skip", help="Leave out records that cannot be used, and count them.")]
 
 Data = Annotated[Path, typer.Option(help="The folder with emoji/ and text/ to learn from.")]
 Out = Annotated[Path, typer.Option(help="The folder that keeps the work; the stages share it.")]
@@ -29,7 +45,105 @@ def _train(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+@mini.callback(invoke_without_command=True)
+def _mini(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @train.command()
+def align(
+    base: Base,
+    data: Records,
+    out: Product,
+    recipe: RecipeName = "small-align",
+    images: Images = None,
+    changes: Changes = None,
+    dry_run: DryRun = False,
+    skip: Skip = False,
+    minutes: Minutes = None,
+    device: Device = "auto",
+) -> None:
+    """Stage one of LLaVA: the projector alone, tower and decoder frozen.
+
+    lapilli train align llava-1.5-align --base ./llava --data captions.json --out ./aligned
+    """
+    _teach(recipe, base, data, out, images, changes, dry_run, skip, minutes, device, stage="align")
+
+
+@train.command()
+def tune(
+    base: Base,
+    data: Records,
+    out: Product,
+    recipe: RecipeName = "small-tune",
+    images: Images = None,
+    changes: Changes = None,
+    dry_run: DryRun = False,
+    skip: Skip = False,
+    minutes: Minutes = None,
+    device: Device = "auto",
+) -> None:
+    """Stage two of LLaVA: projector and decoder from conversations, whole or as an adapter, the tower frozen.
+
+    lapilli train tune --base mini --data my.json --out ./mine
+
+    lapilli train tune small-lora --base mini --data my.json --out ./my-adapter --set lora.rank=8
+    """
+    _teach(recipe, base, data, out, images, changes, dry_run, skip, minutes, device, stage="tune")
+
+
+def _teach(
+    recipe_name: str,
+    base: str,
+    data: Path,
+    out: Path,
+    images: Path | None,
+    changes: list[str] | None,
+    dry_run: bool,
+    skip: bool,
+    minutes: float | None,
+    device: str,
+    *,
+    stage: str,
+) -> None:
+    from lapilli.model.device import choose_device
+    from lapilli.store.reference import resolve
+    from lapilli.training.recipe import Recipe
+    from lapilli.training.talks import open_talks
+    from lapilli.training.teach import prepare, teach
+
+    _check_minutes(minutes)
+    recipe = Recipe.read(recipe_name, changes or ())
+    if (recipe.train == "projector") != (stage == "align"):
+        other = "tune" if stage == "align" else "align"
+        raise InputError(f"recipe {recipe.name} trains {recipe.train}: that is `lapilli train {other}`")
+    found = resolve(base)
+    lesson = prepare(
+        recipe,
+        found.path,
+        open_talks(data, images),
+        out.with_name(f"{out.name}.training"),
+        name=base,
+        device=choose_device(device),
+        skip=skip,
+        projector=found.projector,
+    )
+    typer.echo(lesson.estimate)
+    if dry_run:
+        for number, sample in enumerate(lesson.shown(3), 1):
+            typer.echo(f"\nsample {number}, what is learnt in «»:\n{printable(sample)}")
+        return
+    step = teach(lesson, out, minutes=minutes)
+    if left := lesson.course.left_out:
+        typer.echo(f"{len(left)} records were left out; the first: {printable(left[0])}")
+    if step < lesson.loop.steps:
+        typer.echo(f"step {step} of {lesson.loop.steps}, kept in {lesson.work}; the same command goes on from there")
+    else:
+        typer.echo(f"step {step}, written to {out}; its curves are {lesson.work / 'loss.png'}")
+
+
+@mini.command()
 def tower(
     data: Data = DATA, out: Out = OUT, minutes: Minutes = None, device: Device = "auto", start: Start = None
 ) -> None:
@@ -39,7 +153,7 @@ def tower(
     _run(train_tower, data, out, minutes, device, start)
 
 
-@train.command()
+@mini.command()
 def language(
     data: Data = DATA, out: Out = OUT, minutes: Minutes = None, device: Device = "auto", start: Start = None
 ) -> None:
@@ -49,21 +163,21 @@ def language(
     _run(train_language, data, out, minutes, device, start)
 
 
-@train.command()
-def align(
+@mini.command(name="align")
+def mini_align(
     data: Data = DATA, out: Out = OUT, minutes: Minutes = None, device: Device = "auto", start: Start = None
 ) -> None:
-    """Stage one of LLaVA: the projector alone, tower and decoder frozen."""
+    """The projector alone, from captions of drawn pictures."""
     from lapilli.training.mini import train_align
 
     _run(train_align, data, out, minutes, device, start)
 
 
-@train.command()
-def tune(
+@mini.command(name="tune")
+def mini_tune(
     data: Data = DATA, out: Out = OUT, minutes: Minutes = None, device: Device = "auto", start: Start = None
 ) -> None:
-    """Stage two of LLaVA: projector and decoder, the tower frozen."""
+    """Projector and decoder, from conversations about drawn pictures."""
     from lapilli.training.mini import train_tune
 
     _run(train_tune, data, out, minutes, device, start)
@@ -76,10 +190,14 @@ def _run(
     from lapilli.store.reference import resolve
     from lapilli.training.mini import Workshop
 
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"--minutes is {minutes}, it must be above 0")
+    _check_minutes(minutes)
     if not data.is_dir():
         raise InputError(f"--data {data}: there is no such folder")
     earlier = None if start is None else resolve(start).path
     step = stage(Workshop.open(data, out, choose_device(device), earlier), minutes=minutes)
     typer.echo(f"step {step}, kept in {out}")
+
+
+def _check_minutes(minutes: float | None) -> None:
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"--minutes is {minutes}, it must be above 0")
