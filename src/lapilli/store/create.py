@@ -141,9 +141,9 @@ class _Making:
         """Make GGUF of a folder's files, quantized right away where that is wanted."""
         self.progress(Progress("converting model"))
         folder = _folder_of(files, self.shop / "model")
-        status = "converting model"
+        stored, status = read_header(folder).file_type, "converting model"
         if self.kind is not None and self.kind not in PLAIN:
-            status = f"quantizing {read_header(folder).file_type} model to {self.kind}"
+            status = f"quantizing {stored} model to {self.kind}"
         self._convert(folder, status)
         self.kind = None
 
