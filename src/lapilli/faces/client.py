@@ -152,6 +152,10 @@ class Client:
 
     # --- models ---
 
+    def version(self) -> dict[str, Any]:
+        """What the server says of itself: `version` of the API, and `lapilli` where it is this package."""
+        return self._object("GET", "/api/version")
+
     def tags(self) -> list[Listed]:
         """The models in the server's store, as it orders them."""
         return [

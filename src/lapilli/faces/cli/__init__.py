@@ -21,16 +21,20 @@ from lapilli.faces.cli import doctor, models, run, transfer
 from lapilli.faces.cli.create import create
 from lapilli.faces.cli.eval import evaluate
 from lapilli.faces.cli.quantize import quantize
+from lapilli.faces.cli.serve import serve
 from lapilli.faces.cli.terminal import printable
 from lapilli.faces.cli.train import train
 
 app = typer.Typer(
     name="lapilli",
     help="LLaVA on your own machine, in small pieces.",
+    epilog='Begin with: lapilli run mini "What is in this picture?" photo.png',
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command(name="serve")(serve)
+app.command(name="start", hidden=True)(serve)
 app.command(name="run")(run.run)
 app.command(name="pull")(transfer.pull)
 app.command(name="push")(transfer.push)
