@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lapilli.errors import InputError, NoRoomError, StoreError
+from lapilli.ground.claim import abandon, is_aside
 from lapilli.ground.files import flush, open_regular
 from lapilli.ground.owner import Owner
 
 PARTIAL = ".partial"
-"""How the folder of an unfinished pull ends; `owner.<owner>-<mark>` in it names who is at it."""
+"""How the folder of an unfinished pull ends."""
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})", re.ASCII)
 _INCOMING = re.compile(r"incoming-(.+)-[0-9a-f]{8}\.part")
-_DOOMED = re.compile(r"doomed-[0-9a-f]{8}")
 _CHUNK = 1 << 20
 
 
@@ -161,8 +161,7 @@ class Blobs:
 
     def abandon(self, digest: str) -> bool:
         """Remove what a pull of that digest left unfinished, unless somebody is at it; True if it is gone."""
-        folder = self.partial(digest)
-        return not folder.exists() or self._doom(folder)
+        return abandon(self.partial(digest))
 
     def prune(self, keep: Collection[str], older_than_seconds: float = 3600) -> list[str]:
         """Remove what is older and nobody needs: blobs not in `keep`, and what dead writers and pulls left.
@@ -177,8 +176,8 @@ class Blobs:
                 if name in kept or _age(path) < older_than_seconds:
                     continue
                 if name.endswith(PARTIAL) and path.is_dir():
-                    gone = self._doom(path)
-                elif _DOOMED.fullmatch(name):
+                    gone = abandon(path)
+                elif is_aside(name):
                     shutil.rmtree(path, ignore_errors=True)
                     gone = True
                 elif (incoming := _INCOMING.fullmatch(name)) or _DIGEST.fullmatch(name):
@@ -227,19 +226,6 @@ class Blobs:
             os.replace(fresh, self.path(digest))
             flush(self.root)
         return Blob(digest, size)
-
-    def _doom(self, folder: Path) -> bool:
-        """Remove the folder of a pull, unless its owner lives: first out of everybody's way, then bit by bit."""
-        for name in os.listdir(folder):
-            if name.startswith("owner.") and _alive(name.removeprefix("owner.").rpartition("-")[0]):
-                return False
-        aside = self.root / f"doomed-{secrets.token_hex(4)}"
-        try:
-            os.rename(folder, aside)
-        except FileNotFoundError:
-            return True
-        shutil.rmtree(aside, ignore_errors=True)
-        return True
 
 
 def hash_file(file: BinaryIO) -> str:

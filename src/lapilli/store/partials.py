@@ -1,9 +1,7 @@
 """Unfinished downloads: a file with holes, a journal of the segments that are in it, and one owner at a time.
 
-`sha256-<hex>.partial/` holds `data`, `journal` (a line a segment: its place, its hash, the server's tag) and the owner:
-an empty file `owner.<owner>-<mark>`, or `free`. Ownership changes by renaming that file, so that of many takers one
-wins, and no lock of the file system's is needed. What the journal says is checked against the data before it is
-believed: a crash may have kept one and lost the other.
+`sha256-<hex>.partial/` holds `data` and `journal`: a line a segment, with its place, its hash and the server's tag.
+What the journal says is checked against the data before it is believed: a crash may have kept one and lost the other.
 """
 
 from __future__ import annotations
@@ -12,20 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lapilli.ground.files import flush
-from lapilli.ground.owner import Owner
+from lapilli.ground.claim import Claim
 from lapilli.store.blobs import Blob, Blobs, disk_error, hash_file
 
-_FREE = "free"
-_OWNER = "owner."
-_SILENCE = 120.0  # seconds after which an owner on another machine is taken for dead
 _LONGEST_JOURNAL = 64 << 20
 
 
@@ -40,14 +31,14 @@ class Segment:
 class Partial:
     """One owner's hold on a download; made by `claim`. Many threads may write to it, each to segments of its own."""
 
-    def __init__(self, blobs: Blobs, digest: str, size: int, segment_bytes: int, owner: str) -> None:
+    def __init__(self, blobs: Blobs, digest: str, size: int, segment_bytes: int, hold: Claim) -> None:
         self.digest = digest
         self.size = size
         self.segment_bytes = segment_bytes
         self.segments: dict[int, Segment] = {}
         self._blobs = blobs
-        self._folder = blobs.partial(digest)
-        self._owner = owner
+        self._folder = hold.folder
+        self._hold = hold
         self._lock = threading.Lock()
         try:
             self._data = os.open(self._folder / "data", os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
@@ -103,8 +94,7 @@ class Partial:
 
     def beat(self) -> None:
         """Show other machines that somebody is at it."""
-        with contextlib.suppress(OSError):
-            os.utime(self._folder / self._owner)
+        self._hold.beat()
 
     def is_right(self) -> bool:
         """Whether the data as a whole has the digest."""
@@ -119,7 +109,7 @@ class Partial:
             raise disk_error(error) from error
         blob = self._blobs.take(self._folder / "data", self.digest)
         self._close()
-        self._discard()
+        self._hold.discard()
         return blob
 
     def release(self) -> None:
@@ -127,24 +117,16 @@ class Partial:
         if self._data < 0:
             return
         self._close()
-        if not self.segments:
-            self._discard()
-            return
-        # Where it is gone, somebody removed the download.
-        with contextlib.suppress(OSError):
-            os.rename(self._folder / self._owner, self._folder / _FREE)
+        if self.segments:
+            self._hold.release()
+        else:
+            self._hold.discard()
 
     def _close(self) -> None:
         if self._data >= 0:
             os.close(self._data)
             self._data = -1
             self._journal.close()
-
-    def _discard(self) -> None:
-        aside = self._folder.with_name(f"doomed-{secrets.token_hex(4)}")
-        with contextlib.suppress(OSError):
-            os.rename(self._folder, aside)
-            shutil.rmtree(aside, ignore_errors=True)
 
     def _adopt(self) -> None:
         """Take over what an earlier owner's journal says, as far as the data bears it out."""
@@ -181,21 +163,16 @@ def claim(blobs: Blobs, digest: str, size: int, segment_bytes: int) -> Partial |
 
     Raises StoreError, NoRoomError.
     """
-    folder = blobs.partial(digest)
-    owner = f"{_OWNER}{Owner.current()}-{secrets.token_hex(4)}"
     try:
-        blobs.root.mkdir(parents=True, exist_ok=True)
-        if not folder.exists() and not _found(folder, owner):
-            return None
-        if not (folder / owner).exists() and not _take_over(folder, owner):
-            return None
+        hold = Claim.take(blobs.partial(digest))
     except OSError as error:
         raise disk_error(error) from error
+    if hold is None:
+        return None
     try:
-        return Partial(blobs, digest, size, segment_bytes, owner)
+        return Partial(blobs, digest, size, segment_bytes, hold)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.rename(folder / owner, folder / _FREE)
+        hold.release()
         raise
 
 
@@ -221,74 +198,6 @@ def read_journal(folder: Path) -> list[dict[str, object]]:
             if isinstance(value, dict):
                 lines.append(value)
     return lines
-
-
-def _found(folder: Path, owner: str) -> bool:
-    """Make the folder, with its owner in it from the first moment."""
-    fresh = folder.with_name(f"doomed-{secrets.token_hex(4)}")
-    fresh.mkdir()
-    (fresh / owner).touch()
-    try:
-        os.rename(fresh, folder)
-    except OSError:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if not folder.exists():
-            raise
-        return False
-    flush(folder.parent)
-    return True
-
-
-def _take_over(folder: Path, owner: str) -> bool:
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return False
-    holders = [name for name in names if name == _FREE or name.startswith(_OWNER)]
-    for holder in holders:
-        if not _is_over(folder / holder):
-            return False
-    if not holders or any(_owner(holder) is None for holder in holders if holder != _FREE):
-        return _move_aside(folder)
-    if any(not _is_dead(holder) for holder in holders):
-        # Another machine's, silent for long: it may yet wake up, and must not write into a file of ours.
-        return _move_aside(folder)
-    try:
-        os.rename(folder / holders[0], folder / owner)
-    except FileNotFoundError:
-        return False
-    for other in holders[1:]:
-        (folder / other).unlink(missing_ok=True)
-    return True
-
-
-def _move_aside(folder: Path) -> bool:
-    """Put a folder that cannot be taken over out of the way; the next try begins anew. Always False."""
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(folder, folder.with_name(f"doomed-{secrets.token_hex(4)}"))
-    return False
-
-
-def _owner(holder: str) -> Owner | None:
-    return Owner.parse(holder.removeprefix(_OWNER).rpartition("-")[0])
-
-
-def _is_dead(holder: str) -> bool:
-    owner = _owner(holder)
-    return holder == _FREE or (owner is not None and owner.alive is False)
-
-
-def _is_over(path: Path) -> bool:
-    """Whether a holder lets go: free, dead, or on another machine and silent for long."""
-    if _is_dead(path.name):
-        return True
-    owner = _owner(path.name)
-    if owner is not None and owner.alive:
-        return False
-    try:
-        return time.time() - path.stat().st_mtime > _SILENCE
-    except FileNotFoundError:
-        return False
 
 
 def _count(value: object) -> int:
