@@ -13,13 +13,15 @@ from torch import Tensor
 from lapilli.checkpoints.load import Checkpoint, load_checkpoint
 from lapilli.checkpoints.mixture import Quantization
 from lapilli.engine.answer import Answer, Chunk
+from lapilli.engine.ask import TemplateText
 from lapilli.engine.engine import Engine, EngineOptions
 from lapilli.engine.grammar import Constraint
+from lapilli.engine.intake import Intake
 from lapilli.engine.sampler import SamplingKeywords, SamplingOptions
 from lapilli.engine.scores import Scored, answers_after, embed, rank
 from lapilli.errors import InputError, PromptError
 from lapilli.inputs.chat import Message, TextPart, conversation
-from lapilli.inputs.prompt import Prompt
+from lapilli.inputs.prompt import Prompt, PromptBuilder
 from lapilli.model.device import choose_device
 from lapilli.store.reference import resolve
 
@@ -175,38 +177,74 @@ def load(
     vision_tower: str | Path | None = None,
     engine: EngineOptions | None = None,
 ) -> LocalModel:
-    """Load a model by name ("mini"), from a checkpoint folder, or from a GGUF file.
+    """Load a model by name ("mini", or one in the store), from a checkpoint folder, or from a GGUF file.
 
     `quantize` is "int8" or "int4": matrices are rounded while they are read, on a CPU; `load_in_4bit` and
     `load_in_8bit` are its names in transformers. `device="auto"` takes a GPU where there is one. `dtype` is float32 on
     a CPU unless named (weights are stored as they are on a GPU); where it is not named, a GGUF file's quantized
     matrices are computed with as they are. `projector` is the mmproj file of a GGUF model, found by itself when it lies
     beside it; `adapter` is a LoRA folder in PEFT's layout; `vision_tower` is the CLIP folder that an original LLaVA
-    names, found by itself when it lies in or beside the model's; `engine` says how much goes on at once.
+    names, found by itself when it lies in or beside the model's; `engine` says how much goes on at once. Of a model in
+    the store its template and its adapter count, its system text and parameters do not.
     Raises ModelNotFoundError, CheckpointError or InputError.
     """
-    chosen, bits = choose_device(device), _bits(quantize, load_in_4bit, load_in_8bit)
+    bits = _bits(quantize, load_in_4bit, load_in_8bit)
     reference = resolve(name_or_path)
-    checkpoint = load_checkpoint(
+    checkpoint = open_checkpoint(
         reference.path,
-        dtype=_dtype(dtype, chosen),
-        device=chosen,
-        projector=projector or reference.projector,
-        adapter=adapter,
-        vision_tower=vision_tower,
         quantize=bits,
-        expand=bits is None and (dtype is not None or chosen.type != "cpu"),
+        device=device,
+        dtype=dtype,
+        projector=projector or reference.projector,
+        adapter=adapter or _only(reference.adapters, reference.name),
+        vision_tower=vision_tower,
     )
+    if reference.template is not None:
+        told = TemplateText(language=reference.template.language, text=reference.template.text)
+        own = checkpoint.prompts
+        template = Intake(checkpoint, told, None).template
+        prompts = PromptBuilder(checkpoint.config, own.tokenizer, own.image_processor, template)
+        checkpoint = dataclasses.replace(checkpoint, prompts=prompts)
     return LocalModel(checkpoint, engine)
 
 
-def _bits(quantize: str | None, load_in_4bit: bool, load_in_8bit: bool) -> Quantization | None:
+def open_checkpoint(
+    path: Path,
+    *,
+    quantize: str | None = None,
+    device: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    projector: str | Path | None = None,
+    adapter: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+) -> Checkpoint:
+    """Open the files of a model, with the words of `load`; no name is looked up."""
+    chosen = choose_device(device)
+    return load_checkpoint(
+        path,
+        dtype=_dtype(dtype, chosen),
+        device=chosen,
+        projector=projector,
+        adapter=adapter,
+        vision_tower=vision_tower,
+        # Whether there is such a number of bits, `load_checkpoint` says.
+        quantize=cast(Quantization | None, quantize),
+        expand=quantize is None and (dtype is not None or chosen.type != "cpu"),
+    )
+
+
+def _only(adapters: Sequence[Path], name: str) -> Path | None:
+    if len(adapters) > 1:
+        raise InputError(f"{name} has {len(adapters)} adapters: one is the most that can be merged")
+    return adapters[0] if adapters else None
+
+
+def _bits(quantize: str | None, load_in_4bit: bool, load_in_8bit: bool) -> str | None:
     asked = [quantize, "int4" if load_in_4bit else None, "int8" if load_in_8bit else None]
     wanted = {bits for bits in asked if bits is not None}
     if len(wanted) > 1:
         raise InputError(f"{' and '.join(sorted(wanted))} were both asked for: choose one")
-    # Whether there is such a number of bits, `load_checkpoint` says.
-    return cast(Quantization, wanted.pop()) if wanted else None
+    return wanted.pop() if wanted else None
 
 
 def _merged(options: SamplingOptions | None, sampling: SamplingKeywords) -> SamplingOptions:

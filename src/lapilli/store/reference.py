@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError
-from lapilli.ground.settings import Settings
 from lapilli.store.library import Library
 from lapilli.store.naming import ModelName as ModelName
 from lapilli.store.package import TemplateText
@@ -46,6 +45,8 @@ def resolve(name: str | Path, library: Library | None = None) -> Reference:
 
 def default_library() -> Library:
     """The library that the settings name."""
+    from lapilli.ground.settings import Settings
+
     settings = Settings()
     others = [] if settings.ollama_models is None else [settings.ollama_models]
     return Library(settings.models, others)
