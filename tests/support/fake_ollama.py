@@ -6,14 +6,10 @@ import asyncio
 import base64
 import io
 import json
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -54,7 +50,10 @@ print(f"{reds / (picture.width * picture.height):.1%} of it is red")
 3. Compare: see [Pillow](https://pillow.readthedocs.io/).
 """
 PLAIN = "There is a red circle on the left and a blue square on the right, before a pale, warm background."
-HOSTILE = '<img src=x onerror="window.hurt=1"> [click](javascript:window.hurt=1) ![p](http://127.0.0.1:9/p.png) <script>1</script>'
+HOSTILE = (
+    '<img src=x onerror="window.hurt=1"> [click](javascript:window.hurt=1) ![p](http://127.0.0.1:9/p.png) '
+    "<script>1</script>"
+)
 
 
 class Fake:
@@ -140,7 +139,8 @@ class Fake:
             last["cached_tokens"] = last["prompt_eval_count"] - 12
         if body.get("heatmap") and pictures:
             last["heatmap"] = heat(pictures)
-        yield line(model=body["model"], message={"role": "assistant", "content": ""}, done=True, done_reason="stop", **last)  # fmt: skip
+        message = {"role": "assistant", "content": ""}
+        yield line(model=body["model"], message=message, done=True, done_reason="stop", **last)
 
 
 def entry(name: str, size: int, parameters: str, bits: str, capabilities: list[str]) -> dict[str, Any]:
@@ -173,25 +173,3 @@ def heat(pictures: list[str]) -> str:
     file = io.BytesIO()
     draw(opened, seen, "whole answer").save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
-
-
-@contextmanager
-def running(app: Any, port: int = 0) -> Iterator[str]:
-    """The address of `app`, served on loopback by a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", ws="none", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-
-
-if __name__ == "__main__":
-    with running(Fake().app(), 8765) as address:
-        print(address)
-        while True:
-            time.sleep(1)

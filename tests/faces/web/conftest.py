@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from fake_ollama import Fake, running
+from fake_ollama import Fake
+from serving import serving
 
 ROOT = Path(__file__).parents[3]
 CHROMIUM = shutil.which("chromium")
@@ -34,22 +34,22 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def _server() -> Iterator[tuple[Fake, str]]:
+def served() -> Iterator[tuple[Fake, str]]:
     fake = Fake()
-    with running(fake.app()) as address:
+    with serving(fake.app()) as address:
         yield fake, address
 
 
 @pytest.fixture
-def fake(_server: tuple[Fake, str]) -> Fake:
+def fake(served: tuple[Fake, str]) -> Fake:
     """The server behind the page, as it is when it starts."""
-    _server[0].__init__()  # type: ignore[misc]
-    return _server[0]
+    served[0].__init__()  # type: ignore[misc]
+    return served[0]
 
 
 @pytest.fixture
-def address(_server: tuple[Fake, str]) -> str:
-    return _server[1]
+def address(served: tuple[Fake, str]) -> str:
+    return served[1]
 
 
 @pytest.fixture
@@ -58,15 +58,22 @@ def open_page(browser: Any, fake: Fake, address: str) -> Iterator[Callable[..., 
     contexts: list[Any] = []
     complaints: list[str] = []
 
-    def open_(path: str = "/", *, size: tuple[int, int] = (1280, 800), ready: bool = True, **options: Any) -> Any:
+    def open_(
+        path: str = "/",
+        *,
+        origin: str = address,
+        size: tuple[int, int] = (1280, 800),
+        ready: bool = True,
+        **options: Any,
+    ) -> Any:
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
         contexts.append(context)
         context.set_default_timeout(10_000)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"{error}"))
         page.on("console", lambda said: _refused(said.text) and complaints.append(said.text))
-        page.on("request", lambda request: _outside(request.url, address) and complaints.append(request.url))
-        page.goto(address + path)
+        page.on("request", lambda request: _outside(request.url, origin) and complaints.append(request.url))
+        page.goto(origin + path)
         if ready:
             page.locator("#model .icon").first.wait_for()
         return page

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fake_ollama import PLAIN, Fake
 from page import ask, encoded, give, last
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fake_ollama import PLAIN
 from page import ask, encoded, give
 
 pytestmark = pytest.mark.browser
+
+VERSION_2 = '{"format": "lapilli conversations", "version": 2, "conversations": []}'
 
 
 def titles(page: Any) -> list[str]:
@@ -96,25 +97,20 @@ def test_out_and_in_again_elsewhere(open_page: Callable[..., Any], shapes: Path,
 
 
 def test_a_file_of_a_stranger_is_taken_apart_carefully(page: Any, shapes: Path, tmp_path: Path) -> None:
-    turn = {
-        "id": "a" * 24,
-        "parent": "",
-        "role": "user",
-        "content": "<b>hi</b>",
-        "pictures": ["b" * 24, "../x"],
-        "made": 1,
-    }
+    turn = {"id": "a" * 24, "parent": "", "role": "user", "content": "<b>hi</b>", "pictures": ["b" * 24, "../x"]}
     loop = {**turn, "id": "c" * 24, "parent": "c" * 24}
+    turns = {"a" * 24: turn, "c" * 24: loop, "__proto__": turn}
+    picture = {"id": "b" * 24, "conversation": "d" * 24, "name": "p", "width": 1, "height": 1, "data": encoded(shapes)}
     file = {
         "format": "lapilli conversations",
         "version": 1,
         "conversations": [
-            {"id": "d" * 24, "title": 7, "turns": {"a" * 24: turn, "c" * 24: loop, "__proto__": turn}, "chosen": {"": "a" * 24}},
+            {"id": "d" * 24, "title": 7, "turns": turns, "chosen": {"": "a" * 24}},
             "nonsense",
             {"id": "e" * 24, "turns": None},
         ],
-        "pictures": [{"id": "b" * 24, "conversation": "d" * 24, "name": "p", "width": 1, "height": 1, "type": "text/html", "data": encoded(shapes)}],
-    }  # fmt: skip
+        "pictures": [{**picture, "type": "text/html"}],
+    }
     (tmp_path / "in.json").write_text(json.dumps(file))
     page.locator("#import-file").set_input_files(tmp_path / "in.json")
     page.get_by_text("1 conversation taken in.").wait_for()
@@ -129,10 +125,7 @@ def test_a_file_of_a_stranger_is_taken_apart_carefully(page: Any, shapes: Path, 
     [
         ("{", "This file is not JSON."),
         ("[]", "This file holds no conversations of lapilli."),
-        (
-            '{"format": "lapilli conversations", "version": 2, "conversations": []}',
-            "of version 2; this page reads version 1",
-        ),
+        (VERSION_2, "of version 2; this page reads version 1"),
     ],
 )
 def test_other_files_are_refused(page: Any, tmp_path: Path, text: str, words: str) -> None:

@@ -23,6 +23,12 @@ PLAIN_CODE = (
 )
 LINK = 'target="_blank" rel="noopener noreferrer nofollow"'
 
+TABLE = (
+    '<div class="table" tabindex="0" role="region" aria-label="Table"><table>'
+    '<thead><tr><th>a</th><th class="right">b</th></tr></thead>'
+    '<tbody><tr><td>1</td><td class="right">2</td></tr></tbody></table></div>'
+)
+
 CASES = [
     ("a *b* **c** ***d*** ~~e~~", "<p>a <em>b</em> <strong>c</strong> <strong><em>d</em></strong> <del>e</del></p>"),
     ("snake_case_name and _this_", "<p>snake_case_name and <em>this</em></p>"),
@@ -43,8 +49,7 @@ CASES = [
     ("[x](data:text/html,1)", "<p>[x](data:text/html,1)</p>"),
     ("![x](https://e.org/p.png)", f'<p><a href="https://e.org/p.png" {LINK}>x</a></p>'),
     ("<b>bold</b> & <script>", "<p>&lt;b&gt;bold&lt;/b&gt; &amp; &lt;script&gt;</p>"),
-    ("| a | b |\n|---|--:|\n| 1 | 2 |", '<div class="table" tabindex="0" role="region" aria-label="Table"><table><thead><tr><th>a</th>'
-     '<th class="right">b</th></tr></thead><tbody><tr><td>1</td><td class="right">2</td></tr></tbody></table></div>'),
+    ("| a | b |\n|---|--:|\n| 1 | 2 |", TABLE),
     ("```text\n<i> *a*\n```", PLAIN_CODE.format(name="text", code="&lt;i&gt; *a*")),
     ("~~~txt\na\n\n```\n~~~\nb", PLAIN_CODE.format(name="txt", code="a\n\n```") + "<p>b</p>"),
     ("```text\nopen", PLAIN_CODE.format(name="text", code="open")),
@@ -52,9 +57,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def draw(browser: Any, _server: tuple[Any, str]) -> Iterator[Callable[..., str]]:
+def draw(browser: Any, served: tuple[Any, str]) -> Iterator[Callable[..., str]]:
     page = browser.new_page()
-    page.goto(_server[1])
+    page.goto(served[1])
     yield lambda *texts: page.evaluate(SHOW, list(texts))
     page.close()
 
@@ -77,9 +82,9 @@ def test_growing_letter_by_letter_ends_as_all_at_once(draw: Callable[..., str]) 
     assert draw(*(text[:end] for end in range(1, len(text) + 1))) == draw(text)
 
 
-def test_what_stands_already_is_not_drawn_again(browser: Any, _server: tuple[Any, str]) -> None:
+def test_what_stands_already_is_not_drawn_again(browser: Any, served: tuple[Any, str]) -> None:
     page = browser.new_page()
-    page.goto(_server[1])
+    page.goto(served[1])
     kept = """async () => {
       const { show } = await import("/static/markdown.js");
       const box = document.createElement("div");

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fake_ollama import PLAIN, WEB, Fake
 from page import ask, give
 
 pytestmark = pytest.mark.browser
 
+SIZES = """["html", "#scroll", ".composer"].map((each) => {
+  const found = document.querySelector(each);
+  return [found.scrollWidth, found.clientWidth];
+})"""
+NAME = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.trim()"
 SERIOUS = ("serious", "critical")
 
 
@@ -65,9 +69,7 @@ def test_nothing_sticks_out_sideways(open_page: Callable[..., Any], shapes: Path
     page = open_page(size=(width, 844))
     give(page, shapes, "paste")
     ask(page, "code, please, and a-word-without-any-blank-" + "x" * 200)
-    sizes = page.evaluate(
-        "['html', '#scroll', '.composer'].map((each) => { const e = document.querySelector(each); return [e.scrollWidth, e.clientWidth]; })"
-    )
+    sizes = page.evaluate(SIZES)
     assert all(inner <= outer + 1 for inner, outer in sizes)
 
 
@@ -77,14 +79,11 @@ def test_the_keyboard_reaches_everything_in_order(page: Any, shapes: Path) -> No
     seen = ["Skip to the message box"]
     for _ in range(24):
         page.keyboard.press("Tab")
-        seen.append(
-            page.evaluate(
-                "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.trim()"
-            )
-        )
+        seen.append(page.evaluate(NAME))
     wanted = [
-        "Skip to the message box", "Hide conversations", "New conversation", "hello", "Export all", "Model: mini, can see pictures",
-        "Theme: as the system", "Settings", "Edit this message", "Ask again", "Message", "Add pictures",
+        "Skip to the message box", "Hide conversations", "New conversation", "hello", "Export all",
+        "Model: mini, can see pictures", "Theme: as the system", "Settings", "Edit this message", "Ask again",
+        "Message", "Add pictures",
     ]  # fmt: skip
     assert [each for each in seen if each in wanted][: len(wanted)] == wanted
 
