@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib.resources
 import io
 import os
 import random
@@ -30,14 +31,14 @@ from lapilli.errors import (
     EngineGoneError,
     ImageError,
     InputError,
-    ModelNotFoundError,
     PromptError,
     TemplateError,
 )
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
-MINI = LoadOrder(path=Path("mini"), device="cpu", engine={"running": 4, "rows": 8, "chunk": 64})
+MINI_FOLDER = Path(str(importlib.resources.files("lapilli") / "models" / "mini"))
+MINI = LoadOrder(path=MINI_FOLDER, device="cpu", engine={"running": 4, "rows": 8, "chunk": 64})
 
 
 def png(seed: int) -> bytes:
@@ -349,19 +350,19 @@ def test_what_cannot_be_loaded(run: Run[Any], tmp_path: Path) -> None:
         return await asyncio.gather(start(LoadOrder(path=tmp_path / "nothing.gguf")), start(MINI, seconds=0.05))
 
     missing, slow = run(both())
-    assert isinstance(missing, ModelNotFoundError)
+    assert isinstance(missing, CheckpointError)
     assert isinstance(slow, EngineGoneError)
     assert "longer than 0.05 s" in str(slow)
 
 
 PARENT = """
-import asyncio, time
+import asyncio, sys, time
 from pathlib import Path
 from lapilli.engine.service import EngineProcess
 from lapilli.engine.ask import LoadOrder
 
 async def main():
-    process = await EngineProcess.start(LoadOrder(path=Path("mini")))
+    process = await EngineProcess.start(LoadOrder(path=Path(sys.argv[1])))
     print(process.pid, flush=True)
     time.sleep(60)
 
@@ -370,7 +371,7 @@ asyncio.run(main())
 
 
 def test_a_child_dies_with_its_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(MINI_FOLDER)], stdout=subprocess.PIPE) as parent:
         child = int(parent.stdout.readline())
         os.kill(child, 0)
         parent.kill()

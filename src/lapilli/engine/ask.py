@@ -20,7 +20,8 @@ class TemplateText:
 class LoadOrder:
     """Which files a model's process opens, and how: see `lapilli.load` for the words, `EngineOptions` for the numbers.
 
-    `context` bounds what one request may use, None is the model's own. `template` is used where an ask names none.
+    `path` is a checkpoint folder or a GGUF file, whatever it is called. `context` bounds what one request may use, None
+    is the model's own. `template` is used where an ask names none.
     """
 
     path: Path

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lapilli.checkpoints.load import Checkpoint
 from lapilli.engine.ask import Ask, TemplateText
@@ -64,9 +64,8 @@ class Intake:
         extras, builder = _extras(ask), self._builder(ask.template)
 
         def build(kept: Sequence[Message]) -> Prompt:
-            if ask.prompt is not None:
-                return builder.raw(ask.prompt, pictures)
-            return self._begun(builder.chat(kept, **extras), ask.begun)
+            whole = builder.chat(kept, **extras) if ask.prompt is None else builder.raw(ask.prompt, pictures)
+            return self._begun(whole, ask.begun)
 
         wanted = context if options.max_tokens is None else options.max_tokens
         fitting = _Fitting(self, build, messages, ask.before, context, max(1, min(wanted, context // 4)))
@@ -76,10 +75,11 @@ class Intake:
     def render(self, ask: Ask) -> str:
         """The prompt as text, `<image>` where a picture stands; nothing is checked against the context."""
         if ask.prompt is not None:
-            return ask.prompt
+            return ask.prompt + ask.begun
         messages, _ = self._messages(ask)
         segments = self._builder(ask.template).chat_template.render(messages, **_extras(ask))
-        return "".join(IMAGE_TOKEN if isinstance(segment, Picture) else segment.text for segment in segments)
+        texts = (IMAGE_TOKEN if isinstance(segment, Picture) else segment.text for segment in segments)
+        return "".join(texts) + ask.begun
 
     def plain(self, text: str, truncate: bool, context: int | None) -> tuple[Prompt, int]:
         """The prompt of a text that is nothing but text, and how many tokens were cut off its end.
@@ -160,9 +160,6 @@ class Intake:
         )
 
     def _chat_template(self, template: TemplateText) -> ChatTemplate:
-        if template.language == "go":
-            read = cast(Callable[[str], ChatTemplate], getattr(ChatTemplate, "from_go"))  # noqa: B009
-            return read(template.text)
         tokenizer = self.prompts.tokenizer
         named = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
         special = {
@@ -170,7 +167,7 @@ class Intake:
             for name, index in named.items()
             if index is not None
         }
-        return ChatTemplate.from_jinja(template.text, special)
+        return ChatTemplate.from_text(template.language, template.text, special)
 
 
 class _Fitting:
@@ -257,9 +254,8 @@ def _with_pictures(message: Mapping[str, Any], pictures: Sequence[bytes]) -> dic
 
 
 def _extras(ask: Ask) -> dict[str, Any]:
-    """What templates may be told beside the messages, where it was given."""
-    given = {"tools": ask.tools or None, "think": ask.think, "suffix": ask.suffix or None}
-    return {name: value for name, value in given.items() if value is not None}
+    """What templates are told beside the messages."""
+    return {"tools": ask.tools, "think": ask.think, "suffix": ask.suffix}
 
 
 def _constraint(kind: str, text: str) -> Constraint:

@@ -1,6 +1,6 @@
 """A model in a process of its own, which can be watched, killed, and its memory given back.
 
-    process = await EngineProcess.start(LoadOrder(path=Path("mini")))
+    process = await EngineProcess.start(LoadOrder(path=folder))
     async for news in process.ask(Ask(messages=({"role": "user", "content": "What is a cat?"},))):
         print(news.text, end="")
     await process.stop()

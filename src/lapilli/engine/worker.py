@@ -30,7 +30,7 @@ from lapilli.engine.answer import Answer, Chunk, TokenScore
 from lapilli.engine.ask import Ask, Finished, LoadOrder, ModelFacts, News, TokenNews
 from lapilli.engine.engine import EngineOptions, Job
 from lapilli.engine.intake import Intake, Intaken
-from lapilli.engine.local import LocalModel, load
+from lapilli.engine.local import LocalModel, open_checkpoint
 from lapilli.engine.sampler import SamplingOptions
 from lapilli.engine.scores import embed
 from lapilli.errors import InputError, LapilliError
@@ -383,14 +383,10 @@ def _load(order: LoadOrder) -> LocalModel:
         options = EngineOptions(**values)
     except TypeError as error:
         raise InputError(f"engine options: {str(error).removeprefix('EngineOptions.__init__() ')}") from None
-    return load(
-        order.path,
-        quantize=order.quantize,
-        device=order.device,
-        dtype=order.dtype,
-        projector=order.projector,
-        engine=options,
+    checkpoint = open_checkpoint(
+        order.path, quantize=order.quantize, device=order.device, dtype=order.dtype, projector=order.projector
     )
+    return LocalModel(checkpoint, options)
 
 
 def _facts(model: LocalModel, intake: Intake) -> ModelFacts:
@@ -407,8 +403,8 @@ def _facts(model: LocalModel, intake: Intake) -> ModelFacts:
         bytes_a_token=2 * text.num_layers * text.num_kv_heads * text.head_dim * model.model.dtype.itemsize,
         cache_tokens=pool.count * pool.size,
         sees=model.prompts.sees,
-        uses_tools=bool(getattr(template, "uses_tools", False)),
-        thinks=bool(getattr(template, "thinks", False)),
-        inserts=bool(getattr(template, "inserts", False)),
+        uses_tools=template.uses_tools,
+        thinks=template.thinks,
+        inserts=template.inserts,
         device=str(torch.device(model.model.device)),
     )
