@@ -56,7 +56,7 @@ def quick(*allowed: FaultyRegistry, **more: object) -> TransferSettings:
     plain = TransferSettings(
         least_part=4 * SEGMENT,
         segment=SEGMENT,
-        stall=0.25,
+        stall=5,
         attempts=4,
         backoff=0.005,
         tick=0.01,
@@ -185,6 +185,19 @@ def test_what_a_crash_spoilt_is_fetched_again_and_no_more(registry: FaultyRegist
     assert registry.sent - before <= SEGMENT + 100 + 200
 
 
+def test_a_model_half_pulled_can_be_removed(registry: FaultyRegistry, library: Library) -> None:
+    registry.add("library/m:latest", DATA)
+    registry.script = lambda asked: "status" if asked.range and asked.range[1] == len(DATA) else None
+    failed(registry, library)
+    with pytest.raises(ModelNotFoundError):
+        library.remove(f"{registry.host}/library/other")
+    assert os.listdir(library.blobs.root) == [f"sha256-{DIGEST[7:]}.partial"]
+    library.remove(f"{registry.host}/Library/M")
+    assert os.listdir(library.blobs.root) == []
+    with pytest.raises(ModelNotFoundError):
+        library.remove(f"{registry.host}/library/m")
+
+
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"[]\n", b'{"size": 1, "segment_bytes": 0}\n', b"null\n" * 9, None])
 def test_a_journal_that_makes_no_sense_is_begun_anew(
     registry: FaultyRegistry, library: Library, junk: bytes | None
@@ -218,7 +231,7 @@ def test_a_fault_that_passes_is_got_over(kind: str, registry: FaultyRegistry, li
         return None
 
     registry.script = script
-    take(registry, library)
+    take(registry, library, settings=quick(registry, stall=0.25 if kind == "stall" else 5))
     assert not left
     assert kept(library)[DIGEST] == DATA
 
@@ -229,11 +242,12 @@ def test_a_fault_that_stays_is_an_error_and_the_next_pull_is_right(
 ) -> None:
     registry.add("library/m:latest", DATA)
     registry.script = lambda asked: kind if asked.range and asked.range[0] <= 5 * SEGMENT < asked.range[1] else None
+    settings = quick(registry, stall=0.25 if kind == "stall" else 5)
     if kind not in ("cut", "stall", "flip"):  # each of these brings something that is right
-        failed(registry, library)
+        failed(registry, library, settings=settings)
         assert DIGEST not in kept(library)
         registry.script = None
-    take(registry, library)
+    take(registry, library, settings=settings)
     assert kept(library)[DIGEST] == DATA
 
 

@@ -31,6 +31,9 @@ from lapilli.ground.owner import Owner
 PARTIAL = ".partial"
 """How the folder of an unfinished pull ends."""
 
+MODEL = "model"
+"""The file in it that names the model which the blob is for."""
+
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})", re.ASCII)
 _INCOMING = re.compile(r"incoming-(.+)-[0-9a-f]{8}\.part")
 _CHUNK = 1 << 20
@@ -117,9 +120,9 @@ class Blobs:
                     if size is not None and written > size:
                         raise InputError(f"the blob has more than the {size} bytes it should have")
                     hashed.update(chunk)
-                    with _disk_errors():
+                    with disk_errors():
                         file.write(chunk)
-                with _disk_errors():
+                with disk_errors():
                     os.fsync(file.fileno())
             if size is not None and written != size:
                 raise InputError(f"the blob ended after {written} of {size} bytes")
@@ -143,7 +146,7 @@ class Blobs:
             if wanted is not None and found != wanted:
                 raise InputError(f'digest mismatch, expected "{wanted}", got "{found}"')
             if (kept := self.renew(found)) is None:
-                with self._incoming() as fresh, _disk_errors():
+                with self._incoming() as fresh, disk_errors():
                     shutil.move(path, fresh)
                     flush(fresh)
                     return self._publish(fresh, found, size, wanted)
@@ -162,6 +165,11 @@ class Blobs:
     def abandon(self, digest: str) -> bool:
         """Remove what a pull of that digest left unfinished, unless somebody is at it; True if it is gone."""
         return abandon(self.partial(digest))
+
+    def abandon_for(self, model: str) -> list[str]:
+        """Remove what unfinished pulls of a model left, where nobody is at it; returns the names of what is gone."""
+        unfinished = [name for name in self._names() if name.endswith(PARTIAL)]
+        return [name for name in unfinished if _model(self.root / name) == model.lower() and abandon(self.root / name)]
 
     def prune(self, keep: Collection[str], older_than_seconds: float = 3600) -> list[str]:
         """Remove what is older and nobody needs: blobs not in `keep`, and what dead writers and pulls left.
@@ -194,7 +202,7 @@ class Blobs:
 
     def need_room(self, size: int) -> None:
         """Raise NoRoomError where the disk has no room for `size` more bytes; makes the folder."""
-        with _disk_errors():
+        with disk_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.root).free
         if size > free:
@@ -211,7 +219,7 @@ class Blobs:
 
     @contextlib.contextmanager
     def _incoming(self) -> Iterator[Path]:
-        with _disk_errors():
+        with disk_errors():
             self.root.mkdir(parents=True, exist_ok=True)
         fresh = self.root / f"incoming-{Owner.current()}-{secrets.token_hex(4)}.part"
         try:
@@ -222,10 +230,18 @@ class Blobs:
     def _publish(self, fresh: Path, digest: str, size: int, wanted: str | None) -> Blob:
         if wanted is not None and digest != wanted:
             raise InputError(f'digest mismatch, expected "{wanted}", got "{digest}"')
-        with _disk_errors():
+        with disk_errors():
             os.replace(fresh, self.path(digest))
             flush(self.root)
         return Blob(digest, size)
+
+
+def _model(partial: Path) -> str:
+    """The model that a pull was for, in lower case."""
+    try:
+        return (partial / MODEL).read_text(encoding="utf-8").strip().lower()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def hash_file(file: BinaryIO) -> str:
@@ -237,7 +253,7 @@ def hash_file(file: BinaryIO) -> str:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
     """The disk's own errors in our words."""
     try:
         yield
@@ -253,7 +269,7 @@ def disk_error(error: OSError) -> StoreError:
 
 
 def _create(path: Path) -> BinaryIO:
-    with _disk_errors():
+    with disk_errors():
         return open(path, "xb", buffering=0)
 
 

@@ -177,6 +177,8 @@ class Library:
         with self._shelf.lock():
             path = self._shelf.locate(parsed)
             if path is None:
+                if self.blobs.abandon_for(parsed.short):
+                    return  # a pull of it was never finished
                 if any(shelf.locate(parsed) for shelf, _ in self._others):
                     raise InputError(f"{parsed.short} lies in another program's store, which is only read here")
                 raise ModelNotFoundError(f"model {parsed.short!r} not found")
@@ -262,10 +264,10 @@ class Library:
         for shelf in self._shelves:
             path = shelf.locate(parsed)
             if path is not None:
-                return self._package(shelf, path, link=True)
+                return self._package(shelf, path)
         return None
 
-    def _package(self, shelf: Shelf, path: Path, link: bool = False) -> Package:
+    def _package(self, shelf: Shelf, path: Path) -> Package:
         manifest = shelf.read(path)
         name = shelf.named(path).short
         adapters, files = _grouped(manifest.of(ADAPTER)), manifest.of(JSON, TENSOR)
@@ -273,7 +275,7 @@ class Library:
         if len(model) + bool(files) != 1:
             raise StoreError(f"{name}: the manifest must name one model, it names {len(model) + bool(files)}")
         wanted = [*adapters, *([files] if files else [])]
-        folders = [self.linked(layers) if link else self._folders.path(layers) for layers in wanted]
+        folders = [self.linked(layers) for layers in wanted]
         projector = manifest.of(PROJECTOR)
         return Package(
             name=name,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lapilli.ground.claim import Claim
-from lapilli.store.blobs import Blob, Blobs, disk_error, hash_file
+from lapilli.store.blobs import MODEL, Blob, Blobs, disk_error, disk_errors, hash_file
 
 _LONGEST_JOURNAL = 64 << 20
 
@@ -158,18 +158,18 @@ class Partial:
         return hashed.hexdigest()
 
 
-def claim(blobs: Blobs, digest: str, size: int, segment_bytes: int) -> Partial | None:
-    """Become the owner of a blob's download, new or left behind; None while somebody else is at it.
+def claim(blobs: Blobs, digest: str, size: int, segment_bytes: int, model: str) -> Partial | None:
+    """Become the owner of a blob's download for a model, new or left behind; None while somebody else is at it.
 
     Raises StoreError, NoRoomError.
     """
-    try:
+    with disk_errors():
         hold = Claim.take(blobs.partial(digest))
-    except OSError as error:
-        raise disk_error(error) from error
     if hold is None:
         return None
     try:
+        with disk_errors():
+            (hold.folder / MODEL).write_text(model, encoding="utf-8")
         return Partial(blobs, digest, size, segment_bytes, hold)
     except BaseException:
         hold.release()

@@ -210,7 +210,7 @@ def _pull_layer(
         renew()
 
     while not _is_here(library, layer):
-        partial = claim(library.blobs, layer.digest, layer.size, settings.segment)
+        partial = claim(library.blobs, layer.digest, layer.size, settings.segment, remote.name.short)
         if partial is None:
             tell(completed_by_another(library.blobs, layer.digest))
             if stop.wait(_WAIT):

@@ -112,8 +112,7 @@ class Remote:
             yield answer
 
     def _may_be_private(self, host: str, port: int) -> bool:
-        allowed = self._settings.allowed_registries
-        if host in allowed or f"{host}:{port}" in allowed or f"[{host}]:{port}" in allowed:
+        if self._is_allowed(host, port):
             return True
         # The person at this machine asked for it by name; where it redirects to is another matter.
         return self._loopback and _is_loopback(host) and (host, port) == (self.base.host, self.base.port)
@@ -128,7 +127,8 @@ class Remote:
             if kind.lower() != "bearer" or "realm" not in told:
                 raise RegistryError(f"{self.base.host} wants to know who asks, and says no way to tell it", 401)
             realm = self.base.join(told["realm"])
-            if realm.origin != self.base.origin and not self._is_allowed(realm):
+            safe = realm.scheme == "https" or self.base.scheme == "http"
+            if realm.origin != self.base.origin and not (safe and self._is_allowed(realm.host, realm.port)):
                 raise RegistryError(f"{self.base.host} names another host, {realm.host}, to ask for a token", 403)
             asked = {"service": told.get("service", ""), "scope": told.get("scope") or self._scope}
             mark = "&" if "?" in realm.target else "?"
@@ -139,10 +139,9 @@ class Remote:
                 self._token = _read_token(answer)
             return self._token
 
-    def _is_allowed(self, realm: Url) -> bool:
-        allowed = self._settings.allowed_registries
-        safe = realm.scheme == "https" or self.base.scheme == "http"
-        return safe and (realm.host in allowed or f"{realm.host}:{realm.port}" in allowed)
+    def _is_allowed(self, host: str, port: int) -> bool:
+        names = {host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
+        return not names.isdisjoint(name.lower() for name in self._settings.allowed_registries)
 
 
 class RemoteBlob:
