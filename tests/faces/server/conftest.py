@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from faulty_registry import FaultyRegistry
 from PIL import Image, ImageDraw
@@ -66,6 +67,10 @@ class Live:
         assert found["error"]
         assert no_leak(response.text)
         return str(found["error"])
+
+    def loaded(self) -> dict[str, dict[str, Any]]:
+        """The models in memory, by name."""
+        return {model["name"]: model for model in self.get("/api/ps").json()["models"]}
 
     def gauge(self, name: str) -> float:
         """The value of one of /metrics' lines."""
@@ -135,12 +140,20 @@ def live(home: Path, registry: FaultyRegistry) -> Iterator[Live]:
 
 @pytest.fixture(scope="session")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The decoder of `mini` as a GGUF file's bytes."""
-    from lapilli.checkpoints.quantize import quantize_checkpoint
-    from lapilli.store.reference import resolve
+    """A GGUF file's bytes: a decoder with the smallest of everything, good enough to be stored."""
+    from lapilli.checkpoints.gguf import TensorSource, write_gguf
 
+    sizes = {"embedding_length": 32, "block_count": 1, "feed_forward_length": 64, "context_length": 64}
+    heads = {"attention.head_count": 2, "attention.head_count_kv": 2, "attention.layer_norm_rms_epsilon": 1e-5}
+    metadata = {"general.architecture": "llama", **{f"llama.{key}": value for key, value in (sizes | heads).items()}}
+    words = {"model": "llama", "tokens": ["<unk>", "<s>", "</s>", "a"], "scores": [0.0] * 4, "token_type": [2, 3, 3, 1]}
+    metadata |= {f"tokenizer.ggml.{key}": value for key, value in words.items()}
+    shapes = {"token_embd": (4, 32), "output_norm": (32,), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,)}
+    shapes |= {f"blk.0.attn_{part}": (32, 32) for part in ("q", "k", "v", "output")}
+    shapes |= {"blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    quantize_checkpoint(resolve("mini").path, path, "Q8_0")
+    zeros = [TensorSource.of(f"{name}.weight", np.zeros(shape, np.float32), "F32") for name, shape in shapes.items()]
+    write_gguf(path, metadata, zeros)
     return path.read_bytes()
 
 

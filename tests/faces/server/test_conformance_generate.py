@@ -78,14 +78,14 @@ def test_no_prompt_loads(live: Any, more: dict[str, Any]) -> None:
     found = response.json()
     assert MOMENT.fullmatch(found.pop("created_at"))
     assert found == {"model": "mini", "response": "", "done": True, "done_reason": "load"}
-    assert [model["name"] for model in live.get("/api/ps").json()["models"]] == ["mini:latest"]
+    assert "mini:latest" in live.loaded()
 
 
 def test_no_prompt_and_no_time_to_live_unloads(live: Any) -> None:
     found = live.post(GENERATE, {"model": "mini", "keep_alive": 0}).json()
     assert MOMENT.fullmatch(found.pop("created_at"))
     assert found == {"model": "mini", "response": "", "done": True, "done_reason": "unload"}
-    assert live.get("/api/ps").json() == {"models": []}
+    assert "mini:latest" not in live.loaded()
     assert live.whole(GENERATE, prompt="Hello")["done"] is True
 
 
@@ -242,16 +242,22 @@ def test_the_prompt_can_be_seen(live: Any, picture64: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "rendered"),
+    ("template", "more", "rendered"),
     [
-        ("[INST] {{ .Prompt }} [/INST]", "[INST] Hi [/INST]"),
-        ("{{ if .System }}<{{ .System }}>{{ end }}{{ .Prompt }}:", "<Be brief.>Hi:"),
-        ("{{ .Prompt }}", "Hi"),
+        ("[INST] {{ .Prompt }} [/INST]", {}, "[INST] Hi [/INST]"),
+        ("{{ if .System }}<{{ .System }}>{{ end }}{{ .Prompt }}:", {"system": "Be brief."}, "<Be brief.>Hi:"),
+        ("{{ if .System }}<{{ .System }}>{{ end }}{{ .Prompt }}:", {}, "Hi:"),
+        ("{{ .Prompt }}", {}, "Hi"),
     ],
 )
-def test_a_template_of_the_request_s_own(live: Any, template: str, rendered: str) -> None:
-    body = {"model": "mini", "prompt": "Hi", "system": "Be brief.", "template": template, "_debug_render_only": True}
+def test_a_template_of_the_request_s_own(live: Any, template: str, more: dict[str, str], rendered: str) -> None:
+    body = {"model": "mini", "prompt": "Hi", "template": template, "_debug_render_only": True, **more}
     assert live.post(GENERATE, body).json()["_debug_info"]["rendered_template"] == rendered
+
+
+def test_a_template_that_would_leave_out_the_system_s_words_is_refused(live: Any) -> None:
+    body = {"model": "mini", "prompt": "Hi", "system": "Be brief.", "template": "{{ .Prompt }}"}
+    assert "system" in live.refused(GENERATE, 400, body)
 
 
 # --- logprobs ---
@@ -295,7 +301,7 @@ def test_logprobs_in_a_stream(live: Any) -> None:
         {"num_batch": 512, "num_gpu": -1, "main_gpu": 0, "use_mmap": True, "num_thread": 2, "num_keep": 4},
         {"an_option_of_tomorrow": 5},
         {"typical_p": 1.0, "repeat_last_n": 64, "presence_penalty": 0.1, "frequency_penalty": 0.1},
-        {"num_ctx": 512}, {"seed": -1}, {"stop": []}, {"stop": ["\n"]}, {"top_k": 0}, {"top_k": -1}, {"min_p": 0.05},
+        {"num_ctx": 512}, {"seed": -1}, {"stop": []}, {"stop": ["\n"]}, {"top_k": 0}, {"min_p": 0.05},
         {"num_predict": -1}, {"repeat_last_n": -1}, {"temperature": None},
     ],
 )  # fmt: skip
@@ -314,15 +320,23 @@ def test_an_answer_that_ends_by_itself(live: Any) -> None:
     assert live.whole(GENERATE, prompt="Hello", options={"num_predict": 100})["done_reason"] == "stop"
 
 
+def drawn(live: Any, **options: Any) -> str:
+    """A few words that are far from certain."""
+    body = {"model": "mini", "prompt": "The sky is", "raw": True, "stream": False}
+    return str(live.post(GENERATE, {**body, "options": {"num_predict": 6, **options}}).json()["response"])
+
+
 def test_a_seed_draws_the_same_again(live: Any) -> None:
-    drawn = [
-        live.whole(GENERATE, prompt="Tell me", options={"temperature": 1.5, "seed": seed, "num_predict": 12})[
-            "response"
-        ]
-        for seed in (7, 7, 8, 9, 10)
-    ]
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn)) > 1
+    assert drawn(live, seed=7, temperature=2) == drawn(live, seed=7, temperature=2)
+    assert len({drawn(live, seed=seed, temperature=2) for seed in range(6)}) > 1
+
+
+def test_without_a_seed_it_is_another_answer(live: Any) -> None:
+    assert len({drawn(live, temperature=2) for _ in range(6)}) > 1
+
+
+def test_no_temperature_is_the_likeliest(live: Any) -> None:
+    assert len({drawn(live, seed=seed, temperature=0) for seed in range(3)}) == 1
 
 
 def test_stop_texts_end_an_answer_and_are_not_told(live: Any) -> None:
@@ -334,11 +348,7 @@ def test_stop_texts_end_an_answer_and_are_not_told(live: Any) -> None:
 
 
 def test_temperature_is_not_zero_unless_asked(live: Any) -> None:
-    body = {"model": "mini", "prompt": "Tell me", "stream": False}
-    drawn = {
-        live.post(GENERATE, {**body, "options": {"num_predict": 12, "seed": n}}).json()["response"] for n in range(8)
-    }
-    assert len(drawn) > 1
+    assert len({drawn(live, seed=seed) for seed in range(12)}) > 1
 
 
 # --- keep_alive ---
@@ -352,7 +362,7 @@ def test_temperature_is_not_zero_unless_asked(live: Any) -> None:
 def test_keep_alive_says_how_long_a_model_stays(live: Any, given: Any, least: float, most: float) -> None:
     live.whole(GENERATE, prompt="Hello", keep_alive=300)
     live.whole(GENERATE, prompt="Hello", **({"keep_alive": given} if given is not None else {}))
-    (model,) = live.get("/api/ps").json()["models"]
+    model = live.loaded()["mini:latest"]
     left = (
         datetime.fromisoformat(model["expires_at"].replace("Z", "+00:00")) - datetime.now().astimezone()
     ).total_seconds()
@@ -372,9 +382,16 @@ def test_a_prompt_too_long_is_refused_with_both_counts(live: Any) -> None:
     assert "128" in text
 
 
-def test_a_prompt_too_long_is_cut_when_asked_and_it_is_told(live: Any) -> None:
-    found = live.whole(GENERATE, prompt="word " * 300, truncate=True, options={"num_ctx": 128, "num_predict": 2})
+def test_what_came_before_is_cut_when_asked_and_it_is_told(live: Any) -> None:
+    body = {"prompt": "Hello", "context": [5] * 300, "options": {"num_ctx": 128, "num_predict": 2}}
+    assert "128" in live.refused(GENERATE, 400, {"model": "mini", **body})
+    found = live.whole(GENERATE, truncate=True, **body)
     assert found["truncated"] is True
     assert found["truncated_tokens"] > 100
     assert found["prompt_eval_count"] < 128
     assert "truncated" not in live.whole(GENERATE, prompt="Hello", truncate=True)
+
+
+def test_a_prompt_that_is_too_long_alone_is_never_cut(live: Any) -> None:
+    body = {"model": "mini", "prompt": "word " * 300, "truncate": True, "options": {"num_ctx": 128}}
+    assert "128" in live.refused(GENERATE, 400, body)

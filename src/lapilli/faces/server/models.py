@@ -54,9 +54,7 @@ def routes() -> list[Route]:
 
 async def tags(request: Request) -> Response:
     """`GET /api/tags`: what is in the store, the latest first."""
-    packages = await asyncio.to_thread(_library(request).packages)
-    found = await asyncio.to_thread(_listed, sorted(packages, key=lambda package: package.modified, reverse=True))
-    return Json({"models": found})
+    return Json({"models": await asyncio.to_thread(_listed, _library(request))})
 
 
 async def ps(request: Request) -> Response:
@@ -232,11 +230,13 @@ async def _unload(request: Request, package: Package) -> None:
         log.info("%s was removed, and was not in memory: %s", package.name, error)
 
 
-def _listed(packages: list[Package]) -> list[dict[str, Any]]:
+def _listed(library: Library) -> list[dict[str, Any]]:
     """What `tags` says of each; a damaged model is left out, and named in the log."""
     found = []
-    for package in packages:
+    for package in sorted(library.packages(), key=lambda package: package.modified, reverse=True):
         try:
+            # A model of many files is put together in a folder when it is found for the first time.
+            whole = package if package.model.exists() else library.find(package.name)
             found.append(
                 {
                     "name": package.name,
@@ -244,8 +244,8 @@ def _listed(packages: list[Package]) -> list[dict[str, Any]]:
                     "modified_at": moment(package.modified),
                     "size": package.size,
                     "digest": package.digest,
-                    "details": package.details,
-                    "capabilities": list(package.capabilities),
+                    "details": whole.details,
+                    "capabilities": list(whole.capabilities),
                 }
             )
         except LapilliError as error:

@@ -107,12 +107,13 @@ def _anthropic_kind(status: int) -> str:
 
 
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"]+/)+")
+_LINE_ENDS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 
 def clean(text: str) -> str:
     """One line without folders of this machine and without addresses in memory."""
-    return _ADDRESS.sub("0x…", _FOLDERS.sub("", " ".join(text.split())))
+    return _ADDRESS.sub("0x…", _FOLDERS.sub("", _LINE_ENDS.sub(" ", text.strip())))
 
 
 def report(error: BaseException, path: str) -> None:
