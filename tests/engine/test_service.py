@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from adapters import write_adapter
 from PIL import Image
 
 import lapilli
 from lapilli.engine.ask import Ask, LoadOrder, News, TemplateText
 from lapilli.engine.engine import EngineOptions
 from lapilli.engine.local import LocalModel
+from lapilli.engine.sampler import SamplingOptions
 from lapilli.engine.service import EngineProcess
 from lapilli.errors import (
     CheckpointError,
@@ -395,3 +397,27 @@ def test_an_answer_goes_on_from_what_was_begun(run: Run[Any], process: EnginePro
     head = " ".join(whole.split()[:3])
     rest = run(all_news(process, dataclasses.replace(ask, begun=f" {head}")))
     assert (head + " " + "".join(news.text for news in rest)).startswith(whole)  # it has as many tokens left again
+
+
+def test_adapters_by_request(run: Run[Any], process: EngineProcess, mini: LocalModel, tmp_path: Path) -> None:
+    folder = write_adapter(mini.config.text, tmp_path, 1, strength=0.3)
+    ask = dataclasses.replace(ASKS[0], sampling={"max_tokens": 8, "logprobs": 0})
+    adapted = dataclasses.replace(ask, adapter=folder, heatmap=True)
+
+    async def both() -> list[list[News]]:
+        return await asyncio.gather(all_news(process, adapted), all_news(process, ask))
+
+    plain = essence(run(all_news(process, ask)))
+    first, second = run(both())
+    assert essence(second) == plain
+    prompt = mini.prompt("What is in this picture?", [png(0)])
+    options = SamplingOptions(max_tokens=8, logprobs=0)
+    job = mini.engine.submit(prompt, options, adapter=mini.engine.adapters.get(folder))
+    expected = next(chunk.answer for chunk in mini.engine.stream(job) if chunk.answer)
+    assert first[-1].finished.ids == (*prompt.token_ids, *expected.token_ids)
+    tokens = essence(first)[1]
+    assert [token.logprob for token in tokens] == [score.logprob for score in expected.logprobs[: len(tokens)]]
+    assert first[-1].finished.ids != plain[2].ids
+    assert first[-1].finished.heatmap
+    vectors = run(process.embed(["a cat"], adapter=folder)).vectors, run(process.embed(["a cat"])).vectors
+    assert not np.allclose(*vectors, atol=1e-2)
