@@ -248,6 +248,8 @@ def test_mini_is_always_there_and_cannot_be_removed(library: Library) -> None:
 
 def test_a_copy_of_mini_is_a_folder_of_the_same_files(library: Library) -> None:
     library.copy("mini", "mine")
+    listed = next(package for package in library.packages() if package.name == "mine:latest")
+    assert listed.capabilities == ("completion", "vision")
     package, own = library.find("mine"), library.find("mini")
     assert package.details == own.details
     assert package.license == own.license
