@@ -373,3 +373,12 @@ def test_a_url_is_read_as_it_is_written() -> None:
     assert str(url.join("../c")) == "https://public.example/a%20b/../c"
     assert str(url.join("?z")) == "https://public.example/a%20b/%C3%BC?z"
     assert str(Url.parse("http://[2606:4700:0::1]:80?x")) == "http://[2606:4700::1]/?x"
+
+
+def test_no_redirect_gives_up_https() -> None:
+    safe = Url.parse("https://public.example/a")
+    assert str(safe.follow("/b")) == "https://public.example/b"
+    assert str(Url.parse("http://public.example/").follow("https://public.example/")) == "https://public.example/"
+    with pytest.raises(FetchError, match="from https to http") as caught:
+        safe.follow("http://public.example/b")
+    assert caught.value.status == 403

@@ -24,15 +24,13 @@ import pytest
 from faulty_pulls import fault_rate, pull_once
 from faulty_registry import CONFIG, MODEL, WEIGHTS, Asked, FaultyRegistry
 
-from lapilli.errors import FetchError, InputError, ModelNotFoundError, NoRoomError, RegistryError
-from lapilli.ground.door import Answer, Network
-from lapilli.ground.urls import Url
+from lapilli.errors import InputError, ModelNotFoundError, NoRoomError, RegistryError
+from lapilli.ground.door import Network
 from lapilli.store.library import Library
 from lapilli.store.manifests import Layer, Manifest
 from lapilli.store.naming import ModelName
 from lapilli.store.progress import Progress
 from lapilli.store.registry import pull, push
-from lapilli.store.remote import Remote
 from lapilli.store.transfer import TransferSettings
 
 SEGMENT = 1 << 14
@@ -539,21 +537,6 @@ def test_redirects_end(registry: FaultyRegistry, library: Library) -> None:
     registry.script = lambda asked: f"redirect {asked.path}"
     assert "more than 5 redirects" in str(failed(registry, library))
     assert len(registry.asked) == 6
-
-
-def test_no_redirect_leads_from_https_to_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote(ModelName.parse("example.org/a/b"), insecure=False, actions="pull", settings=TransferSettings())
-
-    class Asking:
-        def __enter__(self) -> Answer:
-            return Answer(307, {"location": "http://example.org/b"}, [], lambda: None)
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(remote, "ask", lambda *_: Asking())
-    with remote, pytest.raises(FetchError, match="from https to http"), remote.get(Url.parse("https://example.org/a")):
-        pass
 
 
 # Several at once, killed, cancelled, without room: T20, T21, T22

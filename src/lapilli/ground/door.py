@@ -24,7 +24,8 @@ import httpx2
 from lapilli.errors import FetchError
 from lapilli.ground.urls import Url
 
-_IPv6Address = ipaddress.IPv6Address
+REDIRECTS = (301, 302, 303, 307, 308)
+"""Statuses that send the asker elsewhere."""
 
 # What no name on the public network leads to: IANA's special-purpose registries, and Azure's host agent.
 _PRIVATE_4 = [
@@ -47,7 +48,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the public network; one that carries an IPv4 address counts as that."""
     found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, _IPv6Address):
+    if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
             found = found.ipv4_mapped
         elif found in _NAT64:

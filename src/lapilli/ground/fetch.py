@@ -9,10 +9,8 @@ import zlib
 from dataclasses import dataclass
 
 from lapilli.errors import FetchError
-from lapilli.ground.door import Answer, Door, Network, Patience
+from lapilli.ground.door import REDIRECTS, Answer, Door, Network, Patience
 from lapilli.ground.urls import Url
-
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True)
@@ -52,20 +50,13 @@ def fetch(
     with Door(may_be_private=lambda host, port: allow_private, patience=patience, network=network) as door:
         for _ in range(limits.redirects + 1):
             with door.request("GET", at) as answer:
-                if answer.status in _REDIRECTS and "location" in answer.headers:
-                    at = _next(at, answer.headers["location"])
+                if answer.status in REDIRECTS and "location" in answer.headers:
+                    at = at.follow(answer.headers["location"])
                     continue
                 if answer.status != 200:
                     raise FetchError(f"{at.host} answered with status {answer.status}", 502)
                 return Fetched(_unpacked(answer, limits.bytes), answer.headers.get("content-type", ""), str(at))
     raise FetchError(f"more than {limits.redirects} redirects", 400)
-
-
-def _next(at: Url, location: str) -> Url:
-    following = at.join(location)
-    if at.scheme == "https" and following.scheme == "http":
-        raise FetchError("a redirect from https to http is not followed", 403)
-    return following
 
 
 def _unpacked(answer: Answer, limit: int) -> bytes:

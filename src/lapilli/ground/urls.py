@@ -63,8 +63,15 @@ class Url:
             scheme[1].lower(), _host(match["host"].lower()), port, target if target.startswith("/") else "/" + target
         )
 
+    def follow(self, location: str) -> Url:
+        """The URL that a redirect from this one leads to. Raises FetchError as `parse`, and where it gives up https."""
+        following = self.join(location)
+        if self.scheme == "https" and following.scheme == "http":
+            raise FetchError("a redirect from https to http is not followed", 403)
+        return following
+
     def join(self, location: str) -> Url:
-        """The URL that a redirect from this one means. Raises FetchError as `parse`."""
+        """The URL that a reference on this one means. Raises FetchError as `parse`."""
         if _SCHEME.match(location):
             return Url.parse(location)
         if location.startswith("//"):

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from lapilli.errors import FetchError, RegistryError
-from lapilli.ground.door import Answer, Door, Patience
+from lapilli.ground.door import REDIRECTS, Answer, Door, Patience
 from lapilli.ground.urls import Url
 from lapilli.store.naming import ModelName
 from lapilli.store.transfer import TransferSettings
 
-_REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _LONGEST_TOKEN = 1 << 16
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
@@ -87,13 +86,10 @@ class Remote:
         """
         for _ in range(_MOST_REDIRECTS + 1):
             with self.ask("GET", url, headers) as answer:
-                if answer.status not in _REDIRECTS or "location" not in answer.headers:
+                if answer.status not in REDIRECTS or "location" not in answer.headers:
                     yield answer, url
                     return
-                following = url.join(answer.headers["location"])
-            if url.scheme == "https" and following.scheme == "http":
-                raise FetchError("a redirect from https to http is not followed", 403)
-            url = following
+                url = url.follow(answer.headers["location"])
         raise FetchError(f"more than {_MOST_REDIRECTS} redirects", 403)
 
     @contextmanager
