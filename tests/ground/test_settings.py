@@ -58,6 +58,7 @@ def test_ours_wins_over_ollamas_over_the_file_over_the_default(monkeypatch: pyte
         ("[::1]:1337", "::1", 1337),
         ("::1", "::1", 11434),
         ("localhost", "localhost", 11434),
+        ("localhost:0", "localhost", 0),
         (' "1.2.3.4" ', "1.2.3.4", 11434),
     ],
 )

@@ -62,6 +62,7 @@ class FakeProcess:
         self.reply: Callable[[Ask], Sequence[News]] = lambda ask: [News(text="Hello."), News(finished=finished())]
         self.weights = weights
         self.stopped = False
+        self.pause = 0.0
         values: dict[str, Any] = {
             "context_length": 4096, "embedding_length": 8, "vocabulary": 100, "parameters": weights // 4,
             "weight_bytes": weights, "bytes_a_token": 1, "cache_tokens": CACHE, "sees": False, "uses_tools": False,
@@ -79,7 +80,7 @@ class FakeProcess:
     async def ask(self, ask: Ask) -> AsyncGenerator[News, None]:
         self.asked.append(ask)
         for news in self.reply(ask):
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pause)
             if not self.alive:
                 raise EngineGoneError("the model's process has ended")
             yield news

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from lapilli.errors import InputError
@@ -45,13 +47,17 @@ def owner_of(port: int) -> tuple[int, str] | None:
             if len(fields) > 9 and fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.add(fields[9])
     for process in Path("/proc").glob("[0-9]*") if inodes else ():
-        try:
-            links = [os.readlink(link) for link in (process / "fd").iterdir()]
-        except OSError:
-            continue  # it ended, or is another user's
-        if any((found := _INODE.fullmatch(link)) and found[1] in inodes for link in links):
+        if any((found := _INODE.fullmatch(link)) and found[1] in inodes for link in _links(process / "fd")):
             return int(process.name), _text(process / "comm").strip()
     return None
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """Where the links of a folder lead, as far as they are there and ours to see."""
+    with contextlib.suppress(OSError):
+        for link in folder.iterdir():
+            with contextlib.suppress(OSError):
+                yield os.readlink(link)
 
 
 def _text(path: Path) -> str:

@@ -259,7 +259,7 @@ class Settings(BaseSettings):
     def address(self) -> tuple[str, int]:
         """Host and port to listen at."""
         parts = urlsplit(self.host if "://" in self.host else f"http://{self.host}")
-        return parts.hostname or "", parts.port or PORT
+        return parts.hostname or "", PORT if parts.port is None else parts.port
 
     @property
     def is_loopback(self) -> bool:
