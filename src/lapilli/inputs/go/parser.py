@@ -30,8 +30,9 @@ from lapilli.inputs.go.nodes import (
     names_below,
 )
 
-MAX_SOURCE = 1 << 20
+MAX_SOURCE = 1 << 18
 _DEEPEST = 50
+_MOST_VARIABLES = 500
 # What cannot begin a value.
 _ENDS = frozenset({"|", ")", "=", ":=", ","})
 
@@ -235,9 +236,9 @@ class _Parser:
             raise self._fail(f"an else that {keyword} does not have")
         self._expect("close", "}}")
         self._variables, self._loops = outer, loops
-        # As in Go, an empty definition does not take the place of another.
-        if name not in self._defined or any(not isinstance(node, Text) or node.text.strip() for node in body):
-            self._defined[name] = body
+        if name in self._defined:
+            raise self._fail(f"template {name[:40]!r} is defined twice")
+        self._defined[name] = body
 
     def _name(self) -> str:
         token = self._expect("string", "the name of a template")
@@ -277,6 +278,8 @@ class _Parser:
                 break
             raise self._fail(f"unexpected {token.text[:20]!r}", token.line)
         self._variables += declares
+        if len(self._variables) > _MOST_VARIABLES:
+            raise self._fail(f"more than {_MOST_VARIABLES} variables are in use at once", line)
         return Pipe(line, tuple(commands), declares, assigns)
 
     def _declaration(self, most: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -183,15 +183,17 @@ class _Runner:
             return self._apply(first.name, rest, dot, piped)
         if rest or piped:
             raise Wrong("a value that is no function is given arguments")
+        if first == Literal(None):
+            raise Wrong("nil is no value by itself")
         return self._operand(first, dot)
 
     def _apply(self, name: str, operands: Sequence[Operand], dot: Any, piped: tuple[Any, ...]) -> Any:
         function = FUNCTIONS[name]
         count = len(operands) + len(piped)
         if count < function.least or (function.most is not None and count > function.most):
-            needed = f"{function.least}" if function.most == function.least else f"at least {function.least}"
-            needed = needed if function.most is None or count < function.least else f"at most {function.most}"
-            raise Wrong(f"{name} is given {count} arguments, it takes {needed}")
+            few = count < function.least
+            needed = f"at least {function.least}" if few else f"at most {function.most}"
+            raise Wrong(f"{name} is given {count} values, it takes {needed}")
         if name in ("and", "or"):
             return self._first(operands, dot, piped, wanted=name == "or")
         values = [*(self._operand(operand, dot) for operand in operands), *piped]

@@ -99,10 +99,12 @@ class _Turn:
 def _turns(messages: Sequence[Message], marks: Marks) -> list[_Turn]:
     """The messages, neighbours of one role made one with a blank line between them; a tool's stay apart."""
     turns: list[_Turn] = []
+    asked = not messages or messages[-1].role == "user"
     for number, message in enumerate(messages):
         pictures = "".join(marks.picture() for part in message.parts if isinstance(part, ImagePart))
-        # What stands beside calls is left out by most templates, by design.
-        words = marks.once(message.text, number, needed=not message.tool_calls)
+        # Published templates leave out what stands beside calls, and the system's words while a tool's result is last.
+        needed = not message.tool_calls and (asked or message.role != "system")
+        words = marks.once(message.text, number, needed=needed)
         turn = _Turn(
             role=message.role,
             content=pictures + words,
