@@ -55,11 +55,12 @@ def pull(
         layers = {layer.digest: layer for layer in (*manifest.layers, manifest.config)}
         library.blobs.need_room(sum(_absent(library, layer) for layer in layers.values()))
         renew = _Renewer(library, list(layers))
-        for layer in layers.values():
-            _pull_layer(library, remote, layer, report, renew, stop, settings)
-        report(Progress(words.VERIFYING))
-        report(Progress(words.WRITING_MANIFEST))
-        library.publish(parsed, manifest)
+        with library.workshop():  # removing another model meanwhile leaves what was found here
+            for layer in layers.values():
+                _pull_layer(library, remote, layer, report, renew, stop, settings)
+            report(Progress(words.VERIFYING))
+            report(Progress(words.WRITING_MANIFEST))
+            library.publish(parsed, manifest)
     report(Progress(words.SUCCESS))
     return manifest
 
