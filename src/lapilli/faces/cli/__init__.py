@@ -16,14 +16,14 @@ import typer
 from typer.exceptions import TyperException
 
 import lapilli
-from lapilli.errors import LapilliError
+from lapilli.errors import InputError, LapilliError
 from lapilli.faces.cli import doctor, models, run, transfer
 from lapilli.faces.cli.create import create
 from lapilli.faces.cli.eval import evaluate
 from lapilli.faces.cli.quantize import quantize
 from lapilli.faces.cli.serve import serve
-from lapilli.faces.cli.terminal import printable
 from lapilli.faces.cli.train import train
+from lapilli.faces.terminal import printable
 
 app = typer.Typer(
     name="lapilli",
@@ -67,6 +67,10 @@ def _lapilli(
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif sys.platform == "win32":
+        raise InputError(
+            "Windows cannot limit and end processes as lapilli has to: run it under WSL 2, see docs/install.md"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
