@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lapilli.engine.ask import Ask, TemplateText
+from lapilli.engine.grammar import Constraint
 from lapilli.engine.intake import Intake
 from lapilli.engine.local import LocalModel
 from lapilli.errors import ImageError, InputError, PromptError, TemplateError
@@ -157,7 +158,6 @@ def test_an_answer_is_limited_as_recommended_unless_told(tiny: LocalModel, intak
         (Ask(messages=(user("a"),), heatmap=True), PromptError, "no picture is shown"),
         (Ask(prompt="a", sampling={"warmth": 1}), InputError, "warmth: no such sampling option"),
         (Ask(prompt="a", sampling={"top_p": 7}), InputError, "top_p is 7"),
-        (Ask(prompt="a", constraint=("json", '{"if": {}}')), InputError, "'if'"),
         (Ask(prompt="a", constraint=("xml", "")), InputError, "not 'xml'"),
         (Ask(prompt="a", context=0), InputError, "context is 0"),
         (Ask(prompt="a", suffix="b"), PromptError, "no place for a suffix"),
@@ -179,3 +179,8 @@ def test_a_text_to_embed(tiny: LocalModel, intake: Intake) -> None:
     assert (shorter.token_ids, cut) == (prompt.token_ids[:4], whole - 4)
     with pytest.raises(InputError, match=f"the input length exceeds the context length: it has {whole} tokens, .* 4"):
         intake.plain("a <image> </s> cat", False, 4)
+
+
+def test_a_constraint_is_taken_as_it_was_made(intake: Intake) -> None:
+    made = Constraint.json_schema({"type": "string", "format": "date", "pattern": "^[\\d-]+$"})
+    assert intake.take(Ask(prompt="a", constraint=(made.kind, made.text))).constraint == made

@@ -259,8 +259,7 @@ def _extras(ask: Ask) -> dict[str, Any]:
 
 
 def _constraint(kind: str, text: str) -> Constraint:
-    if kind == "json":
-        return Constraint.json_schema(text)  # what cannot be enforced is named
-    if kind in ("regex", "lark"):
-        return Constraint("regex" if kind == "regex" else "lark", text)
+    # Not `Constraint.json_schema`: what that made must not be read by it again.
+    if kind in ("json", "regex", "lark"):
+        return Constraint(kind, text)  # type: ignore[arg-type]
     raise InputError(f"a constraint is json, regex or lark, not {kind[:40]!r}")
