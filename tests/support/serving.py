@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lapilli.faces.server.listener import Server, listen
+import uvicorn
+
+from lapilli.faces.server.listener import listen
 
 
 @contextlib.contextmanager
@@ -19,7 +21,7 @@ def serving(app: Any, **settings: Any) -> Iterator[str]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(2048)
-    server = Server(listen(app, **{"drain_seconds": 2, **settings}))
+    server = uvicorn.Server(listen(app, **{"drain_seconds": 2, **settings}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30

@@ -123,17 +123,6 @@ class PatientProtocol(H11Protocol):
         self.transport.close()
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server; when it is told to stop, who waits is sent away at once, and who is answered goes on."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        state = getattr(self.config.app, "state", None)
-        residents = getattr(state, "residents", None)
-        if residents is not None:
-            residents.drain()
-        await super().shutdown(sockets)
-
-
 class Quiet(logging.Filter):
     """Keeps tracebacks and what strangers sent out of the log."""
 
