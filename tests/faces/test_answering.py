@@ -366,7 +366,9 @@ def test_thoughts_and_calls_are_told_apart(ask_it: AskIt) -> None:
         "</tool_call>",
     ]
     reply = [*(News(text=piece) for piece in pieces), News(finished=finished())]
-    said, _ = ask_it(chat(model="able", tools=(TOOL,), think=True), lambda ask: reply)
+    said, process = ask_it(chat(model="able", tools=(TOOL,), think=True), lambda ask: reply)
+    assert process is not None
+    assert {"<think>", "</think>", "<tool_call>"} <= set(process.asked[0].keep), "where these are special tokens"
     assert "".join(part.thinking for part in said) == "Let me look."
     assert "".join(part.text for part in said).strip() == "I look."
     calls = [call for part in said for call in part.tool_calls]

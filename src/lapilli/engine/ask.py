@@ -60,11 +60,11 @@ class Ask:
     tool_name, tool_call_id, thinking) or a raw `prompt`, in which special tokens count and `<image>` stands for a
     picture. `before` are token ids that come first. `sampling` are the fields of SamplingOptions: without `max_tokens`
     an answer is limited as the checkpoint recommends, with None by the context alone. `constraint` is the kind and text
-    of a Constraint, the text of "json" a schema. A prompt that leaves no room within `context` is refused with both
+    of a Constraint as its makers give it. A prompt that leaves no room within `context` is refused with both
     counts, or with `truncate` loses what is oldest of `before` and its oldest turns, never the system's nor the last.
     `adapter` is a LoRA folder to answer with. `heatmap` asks where in its pictures the answer was seen, a PNG.
-    `begun` is text that the assistant's turn begins with already; its markers count. After `seconds` an answer ends as
-    if it had reached its limit.
+    `begun` is text that the assistant's turn begins with already; its markers count. `keep` are special tokens that the
+    answer's text shows, which it does not otherwise. After `seconds` an answer ends as if it had reached its limit.
     """
 
     messages: tuple[Mapping[str, Any], ...] = ()
@@ -81,6 +81,7 @@ class Ask:
     truncate: bool = False
     adapter: Path | None = None
     begun: str = ""
+    keep: tuple[str, ...] = ()
     seconds: float | None = None
     heatmap: bool = False
     render_only: bool = False

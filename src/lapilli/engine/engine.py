@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,12 +136,16 @@ class Engine:
         *,
         context: int | None = None,
         adapter: Loaded | None = None,
+        keep: Collection[str] = (),
     ) -> Job:
-        """All of `submit` that takes time: it may run beside a step. `enter` does the rest."""
+        """All of `submit` that takes time: it may run beside a step. `enter` does the rest.
+
+        `keep` are special tokens that the text shows.
+        """
         request = self._request(prompt, options, context, adapter)
         matcher = self._compiler().matcher(constraint) if constraint else None
         sampler = Sampler(options, prompt.token_ids)
-        writing = Writing(options, TextStream(self.tokenizer), sampler, request.limit)
+        writing = Writing(options, TextStream(self.tokenizer, keep=keep), sampler, request.limit)
         lookup = self._lookup(prompt) if self.options.speculate else None
         seen = sum(self.config.image_tokens(image.height, image.width) for image in prompt.images)
         return Job(request, prompt, writing, matcher, lookup, adapter, seen, time.perf_counter())

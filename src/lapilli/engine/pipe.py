@@ -146,7 +146,7 @@ def read_ask(frame: Frame) -> Ask:
     for size in values["pictures"]:
         pictures.append(bytes(body[at : at + size]))
         at += size
-    values |= {name: tuple(values[name]) for name in ("messages", "before", "tools")}
+    values |= {name: tuple(values[name]) for name in ("messages", "before", "tools", "keep")}
     values["pictures"] = tuple(pictures)
     values["template"] = values["template"] and TemplateText(**values["template"])
     values["constraint"] = values["constraint"] and tuple(values["constraint"])

@@ -191,8 +191,9 @@ class Worker:
         asked.intaken = intaken = self._intake.take(ask)
         asked.adapter = None if ask.adapter is None else self._engine.adapters.get(ask.adapter)
         asked.job = self._engine.prepare(
-            intaken.prompt, intaken.options, intaken.constraint, context=intaken.context, adapter=asked.adapter
-        )
+            intaken.prompt, intaken.options, intaken.constraint,
+            context=intaken.context, adapter=asked.adapter, keep=ask.keep,
+        )  # fmt: skip
         self._commands.put(lambda: self._enter(asked))
 
     def _embed(self, asked: Asked, frame: pipe.Frame) -> None:

@@ -58,6 +58,7 @@ async def answer(question: Question, residents: Residents) -> AsyncGenerator[Sai
             constraint=constraint,
             context=_context(options, question.sampling, resident),
             seconds=residents.settings.max_seconds,
+            keep=() if reader is None else tuple(sorted(reader.form.markers)),
         )
         thought: Finished | None = None
         if constraint is not None and question.think and reader is not None and reader.form.thoughts:
