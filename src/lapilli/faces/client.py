@@ -280,22 +280,26 @@ class Client:
             raise LapilliError(f"the connection to {self.where} broke: {error or type(error).__name__}") from error
 
 
-def connect(settings: Settings, *, paths: bool = False) -> Client:
+def connect(settings: Settings) -> Client:
     """The server that is up at the settings' host; where none is and that is this machine, a private one.
 
-    A private server lives in this process and ends with the client; with `paths` it is always one, and takes a folder
-    or a GGUF file for a model's name. Raises LapilliError where no server answers and none can be started.
+    A private server lives in this process and ends with the client. Raises LapilliError where no server answers and
+    none can be started.
     """
-    if not paths:
-        client = reach(settings)
-        if client is not None:
-            return client
-        url, here = server_url(settings.host)
-        if not here:
-            raise LapilliError(f"no server answers at {url}: start one there with `lapilli serve`")
+    client = reach(settings)
+    if client is not None:
+        return client
+    url, here = server_url(settings.host)
+    if not here:
+        raise LapilliError(f"no server answers at {url}: start one there with `lapilli serve`")
+    return alone(settings)
+
+
+def alone(settings: Settings, named: Mapping[str, Path] | None = None) -> Client:
+    """A private server, whatever else is up; `named` gives names to folders and GGUF files, for it alone."""
     from lapilli.faces.private import PrivateServer
 
-    server = PrivateServer(settings, paths=paths)
+    server = PrivateServer(settings, named)
     client = Client(server.http, "the server of this command", private=True)
     client.at_end(server.close)
     return client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -9,37 +10,37 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx2
 import uvicorn
 
-from lapilli.errors import LapilliError
+from lapilli.errors import InputError, LapilliError
 from lapilli.faces.residents import Residents
 from lapilli.faces.server.app import build_app
 from lapilli.faces.server.listener import listen
 from lapilli.ground.settings import Settings
 from lapilli.store.library import Library
 from lapilli.store.naming import ModelName
-
-if TYPE_CHECKING:
-    from lapilli.store.package import Package
+from lapilli.store.package import Package
+from lapilli.store.sources import package_at
 
 _LONGEST_SOCKET_PATH = 100
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_GRACE_SECONDS = 2
 
 
 class PrivateServer:
     """A server on a socket that only this user can open; `http` reaches it. Close it when the command ends.
 
-    With `paths` a folder or a GGUF file is a model's name as well. Raises LapilliError where it does not start.
+    `named` gives names to folders and GGUF files, for this server alone. Raises LapilliError where it does not start.
     """
 
-    def __init__(self, settings: Settings, *, paths: bool = False) -> None:
+    def __init__(self, settings: Settings, named: Mapping[str, Path] | None = None) -> None:
         others = [] if settings.ollama_models is None else [settings.ollama_models]
-        library = (_WithPaths if paths else Library)(settings.models, others)
+        library = _WithMore(settings.models, others, named or {})
         self._folder = Path(tempfile.mkdtemp(prefix="lapilli-"))  # mode 0700
         path, key = str(self._folder / "socket"), ""
         if os.name == "nt" or len(path.encode()) > _LONGEST_SOCKET_PATH:
@@ -56,9 +57,8 @@ class PrivateServer:
             url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
             headers = {"Authorization": f"Bearer {key}"}
             self.http = httpx2.Client(base_url=url, headers=headers, timeout=None, trust_env=False)
-        self._server = uvicorn.Server(
-            listen(build_app(library, Residents(library, settings), settings), drain_seconds=0)
-        )
+        app = build_app(library, Residents(library, settings), settings)
+        self._server = uvicorn.Server(listen(app, timeout_graceful_shutdown=_GRACE_SECONDS, log_level="critical"))
         self._thread = threading.Thread(
             target=self._server.run, args=([self._listener],), name="lapilli-private", daemon=True
         )
@@ -81,8 +81,17 @@ class PrivateServer:
             time.sleep(0.005)
 
 
-class _WithPaths(Library):
-    """A library in which the path of a folder or of a GGUF file names a model."""
+class _WithMore(Library):
+    """A library with some more models, each by a name and the path where it lies."""
 
-    def find(self, name: str | ModelName, *, paths: bool = True) -> Package:
+    def __init__(self, root: Path, others: Sequence[Path], more: Mapping[str, Path]) -> None:
+        super().__init__(root, others)
+        self._more = {ModelName.parse(name).key: (name, path) for name, path in more.items()}
+
+    def find(self, name: str | ModelName, *, paths: bool = False) -> Package:
+        with contextlib.suppress(InputError):
+            known, path = self._more.get(ModelName.parse(str(name)).key, ("", None))
+            package = package_at(path, known) if path is not None else None
+            if package is not None:
+                return package
         return super().find(name, paths=paths)

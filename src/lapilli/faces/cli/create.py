@@ -13,8 +13,8 @@ import typer
 
 from lapilli.errors import InputError
 from lapilli.faces.cli.server import connected
-from lapilli.faces.cli.terminal import printable
 from lapilli.faces.client import Client
+from lapilli.faces.terminal import printable
 from lapilli.store.progress import Progress
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lapilli.errors import InputError
-from lapilli.faces.cli.terminal import printable
+from lapilli.faces.terminal import printable
 
 if TYPE_CHECKING:
     from lapilli.apps.evals.scienceqa import Problem

@@ -11,7 +11,7 @@ import typer
 from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.faces.cli.completion import complete_model, complete_running
 from lapilli.faces.cli.server import connected
-from lapilli.faces.cli.terminal import printable, show
+from lapilli.faces.terminal import printable, show
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.", autocompletion=complete_model)]
 
@@ -98,7 +98,7 @@ def copy_model(
 
 def remove_models(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names of models.", autocompletion=complete_model)
+        list[str], typer.Argument(metavar="MODEL", help="Names of models.", autocompletion=complete_model)
     ],
 ) -> None:
     """Remove models.

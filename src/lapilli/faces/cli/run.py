@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import enum
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ import typer
 from lapilli.errors import InputError, ModelNotFoundError, PromptError
 from lapilli.faces.cli.completion import complete_model
 from lapilli.faces.cli.question import Question, piped_stdin, read_question
-from lapilli.faces.cli.terminal import printable
+from lapilli.faces.terminal import printable
 
 LEVELS = ("low", "medium", "high", "max")
 
@@ -67,7 +67,9 @@ def run(
         str | None, typer.Argument(metavar="PROMPT", help="What to ask; paths of pictures in it are taken out.")
     ] = None,
     pictures: Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Files of pictures.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 says the likeliest token each time.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 (default, if the model sets none) says the likeliest token.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 is all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that add up to p.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Leave out what is less likely than p times the best.")] = None,
@@ -100,6 +102,8 @@ def run(
         False
     ),
     no_wrap: Annotated[bool, typer.Option("--nowordwrap", help="Leave long lines to the terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Counts and rates on standard error.")] = False,
     quantize: Annotated[str | None, typer.Option(help="Round the weights on loading: int8 or int4.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32 (default on a CPU), bfloat16 or float16.")] = None,
@@ -108,8 +112,6 @@ def run(
     show_attention: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Where it looked: write the pictures with relevance over them.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Counts and rates on standard error.")] = False,
 ) -> None:
     """Ask a model about pictures, or about anything.
 
@@ -118,8 +120,8 @@ def run(
     Without a prompt, at a terminal, it talks with you. Standard input is read when something is piped in: text goes
     before the prompt, a picture is a picture. A model that is not here is pulled.
 
-    A server that is up (`lapilli serve`, or Ollama's) is asked; without one, or with --quantize, --device, --dtype,
-    --projector, --adapter or --show-attention, the model is opened here.
+    A server that is up is asked (`lapilli serve`, or Ollama's), else the model is opened here, and for this once. The
+    options from --quantize on always have it opened here.
     """
     stdin = piped_stdin()
     question = read_question(prompt, pictures or (), stdin, _note)
@@ -143,10 +145,17 @@ def run(
     )  # fmt: skip
     if talk and opening.given():
         raise PromptError(f"{opening.given()[0]} needs a prompt: a conversation takes the model as it is stored")
-    if opening.given() or (not talk and _opens_here(model, wishes)):
+    place = Place.HERE if opening.given() else find_place(model, wishes)
+    if talk:
+        from lapilli.faces.cli.there import talk_there
+
+        talk_there(model, wishes, private=place is Place.HERE)
+    elif place is Place.HERE:
         _run_here(model, question, wishes, opening)
     else:
-        _run_on_server(model, None if talk else question, wishes)
+        from lapilli.faces.cli.there import answer_there
+
+        answer_there(model, question, wishes)
 
 
 def _run_here(model: str, question: Question, wishes: Wishes, opening: Opening) -> None:
@@ -158,43 +167,69 @@ def _run_here(model: str, question: Question, wishes: Wishes, opening: Opening) 
     answer_here(model, question, wishes, opening)
 
 
-def _run_on_server(model: str, question: Question | None, wishes: Wishes) -> None:
-    from lapilli.faces.cli.there import answer_there, talk
+class Place(enum.Enum):
+    """Where a model is run: in this process, or by a server, the one that is up or a private one."""
 
-    if question is None:
-        talk(model, wishes, path=_is_path(model))
-    else:
-        answer_there(model, question, wishes)
+    HERE = enum.auto()
+    SERVER = enum.auto()
 
 
-def _opens_here(model: str, wishes: Wishes) -> bool:
-    """Whether the model is opened in this process: a path always, a built-in one where no server has it."""
-    from lapilli.faces.client import reach
-    from lapilli.ground.settings import Settings
+def find_place(model: str, wishes: Wishes) -> Place:
+    """Where a model is run: what only this machine has is run here, all else by a server.
+
+    That is a path, and a built-in model where no server is up, or one that does not know it (Ollama's).
+    Raises LapilliError.
+    """
     from lapilli.store.sources import BUILT_IN
 
-    if _is_path(model):
-        return True
     if model not in BUILT_IN:
-        return False
-    server = reach(Settings())
-    if server is None:
-        return not (wishes.think or wishes.truncate or wishes.dimensions is not None)
-    with server:
-        try:
-            server.show(model)
-        except ModelNotFoundError:
-            return True  # Ollama's server, which knows nothing of what comes with this package
-    return False
+        return Place.HERE if _is_path(model) else Place.SERVER
+    known = _server_knows(model)
+    if known is None and (wishes.think or wishes.truncate or wishes.dimensions is not None):
+        return Place.SERVER
+    return Place.SERVER if known else Place.HERE
 
 
 def _is_path(model: str) -> bool:
-    from lapilli.store.sources import BUILT_IN
-
+    """Whether a model's name is a path; one that does not look so is a name first, if there is a model of that name."""
+    path = Path(model).expanduser()
     try:
-        return model not in BUILT_IN and os.path.exists(os.path.expanduser(model))
-    except ValueError:
+        if not path.exists():
+            return False
+    except (OSError, ValueError):
         return False
+    if model.startswith((".", "~")) or path.is_absolute():
+        return True
+    known = _server_knows(model)
+    return not (_is_stored(model) if known is None else known)
+
+
+def _is_stored(model: str) -> bool:
+    from lapilli.ground.settings import Settings
+    from lapilli.store.library import Library
+
+    settings = Settings()
+    try:
+        Library(settings.models, [settings.ollama_models] if settings.ollama_models else []).find(model)
+    except (InputError, ModelNotFoundError):
+        return False
+    return True
+
+
+def _server_knows(model: str) -> bool | None:
+    """Whether the server that is up has a model; None where none is up."""
+    from lapilli.faces.client import reach
+    from lapilli.ground.settings import Settings
+
+    server = reach(Settings())
+    if server is None:
+        return None
+    with server:
+        try:
+            server.show(model)
+        except (InputError, ModelNotFoundError):
+            return False
+    return True
 
 
 def read_think(text: str | None) -> bool | str | None:

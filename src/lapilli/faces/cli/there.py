@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,19 +39,22 @@ def answer_there(model: str, question: Question, wishes: Wishes) -> None:
             _answer(client, model, question, wishes, form)
 
 
-def talk(model: str, wishes: Wishes, *, path: bool) -> None:
-    """Talk with a model at the terminal; with `path` the model is a folder or a GGUF file of this machine.
+def talk_there(model: str, wishes: Wishes, *, private: bool) -> None:
+    """Talk with a model at the terminal; with `private` by a server of our own, which a path is given a name for.
 
     Raises LapilliError.
     """
-    from lapilli.faces.client import connect
+    from lapilli.faces.client import alone, connect
     from lapilli.faces.repl import Repl, Session
     from lapilli.faces.repl_keys import find_editor
     from lapilli.ground.settings import Settings, data_folder
+    from lapilli.store.sources import BUILT_IN
 
     settings = Settings()
+    path = None if model in BUILT_IN else Path(model).expanduser()
+    name = model if path is None or not private else _name_of(path)
     session = Session(
-        model=str(Path(model).expanduser().resolve()) if path else model,
+        model=name,
         system=wishes.system,
         options=_options(wishes),
         format=read_form(wishes.format),
@@ -60,7 +64,8 @@ def talk(model: str, wishes: Wishes, *, path: bool) -> None:
         verbose=wishes.verbose,
         wrap=wishes.wrap,
     )
-    with connect(settings, paths=path) as client:
+    named = {name: path} if private and path is not None else {}
+    with alone(settings, named) if private else connect(settings) as client:
         Repl(
             client,
             session,
@@ -68,6 +73,11 @@ def talk(model: str, wishes: Wishes, *, path: bool) -> None:
             history=None if settings.nohistory else data_folder() / "history",
             editor=find_editor(),
         ).run()
+
+
+def _name_of(path: Path) -> str:
+    """What a folder or a file is called while it is talked with: its own name, where a model may be called so."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().stem).lstrip("-.")[:80] or "model"
 
 
 def known(client: Client, model: str, *, insecure: bool) -> dict[str, Any]:

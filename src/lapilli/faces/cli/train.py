@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lapilli.errors import InputError
-from lapilli.faces.cli.terminal import printable
+from lapilli.faces.terminal import printable
 
 train = typer.Typer(name="train", help="Train a model, one stage at a time.", rich_markup_mode=None)
 mini = typer.Typer(name="mini", help="The four stages that make mini from nothing.", rich_markup_mode=None)

@@ -10,7 +10,7 @@ from lapilli.faces.cli.completion import complete_model
 from lapilli.faces.cli.server import connected
 from lapilli.faces.client import Client
 
-Insecure = Annotated[bool, typer.Option("--insecure", help="Also over http, and whatever certificate it shows.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Over http, so unprotected; for a registry of your own.")]
 
 
 def pull(
@@ -35,7 +35,9 @@ def push(
 ) -> None:
     """Send a model to a registry.
 
-    lapilli cp mini registry.example.org/me/mini && lapilli push registry.example.org/me/mini
+    \b
+    lapilli cp mini registry.example.org/me/mini
+    lapilli push registry.example.org/me/mini
 
     What the registry has already is not sent again.
     """
