@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lapilli.errors import ImageError, InputError, PromptError
-from lapilli.inputs.chat import ImagePart, Message, Part, TextPart, conversation, show
+from lapilli.inputs.chat import ImagePart, Message, Part, TextPart, ToolCall, conversation, show
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -287,3 +287,62 @@ def test_reading_messages_needs_neither_torch_nor_pillow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+SHAPES_OF_CALLS: dict[str, dict[str, Any]] = {
+    "OpenAI": {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1, "b"]}'}},
+    "Ollama": {"id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": [1, "b"]}}},
+    "flat": {"id": "c1", "name": "f", "arguments": {"a": [1, "b"]}},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES_OF_CALLS)
+def test_calls_and_results_and_thoughts_are_read(shape: str) -> None:
+    messages = conversation(
+        [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": None, "tool_calls": [SHAPES_OF_CALLS[shape]], "reasoning_content": "Hm."},
+            {"role": "tool", "content": "42", "tool_call_id": "c1", "name": "f"},
+            {"role": "assistant", "content": "42.", "thinking": "So."},
+        ]
+    )
+    assert messages[1].tool_calls == (ToolCall("f", {"a": [1, "b"]}, "c1"),)
+    assert [message.thinking for message in messages] == ["", "Hm.", "", "So."]
+    assert (messages[2].tool_name, messages[2].tool_call_id) == ("f", "c1")
+    assert not messages[1].is_empty
+
+
+DEEP: list[Any] = []
+for _ in range(40):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("calls", "text"),
+    [
+        ("f", "message 1: tool_calls must be a list, it is str"),
+        ({"name": "f"}, "tool_calls must be a list, it is dict"),
+        (["f"], "a call of a tool must be an object, it is str"),
+        ([{"function": "f"}], "the function of a call must be an object, it is str"),
+        ([{"name": ""}], "needs the tool's name"),
+        ([{"name": 3}], "needs the tool's name, it is int"),
+        ([{"name": "f", "arguments": "{"}], "must be JSON"),
+        ([{"name": "f", "arguments": "[" * 100000}], "must be JSON"),
+        ([{"name": "f", "arguments": "[1]"}], "must be an object, they are list"),
+        ([{"name": "f", "arguments": {"a": DEEP}}], "nested deeper than 32 levels"),
+        ([{"name": "f", "arguments": {1: 2}}], "a key that is no string but int"),
+        ([{"name": "f", "arguments": {"a": "\ud800"}}], "half a surrogate pair"),
+        ([{"name": "f", "id": 3}], "the id of a call must be a string, it is int"),
+    ],
+)
+def test_calls_that_are_none_are_refused(calls: Any, text: str) -> None:
+    with pytest.raises(PromptError, match=text) as caught:
+        conversation([{"role": "assistant", "content": "a", "tool_calls": calls}])
+    assert len(str(caught.value)) < 300
+
+
+def test_only_an_assistant_calls() -> None:
+    with pytest.raises(PromptError, match="a message of the user cannot call a tool"):
+        Message("user", (), tool_calls=(ToolCall("f"),))
+    with pytest.raises(PromptError, match="thinking must be a string, it is int"):
+        Message("assistant", (), thinking=3)  # type: ignore[arg-type]

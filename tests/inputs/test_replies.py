@@ -180,7 +180,7 @@ def test_without_tools_nothing_is_a_call_and_without_thoughts_nothing_a_thought(
 
 def test_a_thought_that_the_prompt_has_opened_is_known() -> None:
     opened = ChatTemplate.from_jinja(
-        "{{ messages[0].content }}<a>{% if enable_thinking is not defined or enable_thinking %}<think>\n"
+        "{{ bos_token + messages[0].content }}<a>{% if enable_thinking is not defined or enable_thinking %}<think>\n"
         "{% else %}<think>\n\n</think>\n\n{% endif %}"
     )
     for step in (1, 1 << 30):

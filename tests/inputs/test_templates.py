@@ -15,9 +15,9 @@ from PIL import Image
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lapilli.errors import TemplateError
-from lapilli.inputs.chat import ImagePart, Message, Part, TextPart
+from lapilli.inputs.chat import ImagePart, Message, Part, TextPart, ToolCall
 from lapilli.inputs.formats import FORMATS, Picture, Plain, Segment, Trusted
-from lapilli.inputs.templates import ChatTemplate
+from lapilli.inputs.templates import ChatTemplate, TemplateAbilities, template_abilities
 
 PUBLISHED = {path.stem: path.read_text() for path in sorted(Path(__file__).with_name("templates").glob("*.jinja"))}
 READS_PARTS = {"llava-1.5", "llava-1.6-vicuna", "llava-1.6-mistral", "llava-qwen", "qwen2-vl"}
@@ -515,3 +515,147 @@ def test_a_format_refuses_what_it_has_no_place_for() -> None:
 )
 def test_a_vocabulary_tells_its_format(tokens: set[str], name: str) -> None:
     assert ChatTemplate.for_vocabulary(dict.fromkeys(tokens, 0)) == ChatTemplate.built_in(name)
+
+
+# Tools, calls, thoughts.
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": 'Weather "here" <b>',
+        "parameters": {
+            "type": "object",
+            "properties": {"place": {"type": "string", "description": "Where"}, "days": {"type": "integer"}},
+            "required": ["place"],
+        },
+    },
+}
+CALL = ToolCall("weather", {"place": "Rome", "days": 2}, "call00001")
+CALLING = [
+    message("user", "Weather?"),
+    Message("assistant", (), tool_calls=(CALL,)),
+    Message("tool", (TextPart("sunny"),), tool_name="weather", tool_call_id="call00001"),
+]
+
+
+def test_tools_and_calls_are_written_as_the_reference_writes_them() -> None:
+    segments = ChatTemplate.from_jinja(PUBLISHED["qwen3"]).render(SYSTEM + CALLING, tools=[TOOL])
+    call = {"type": "function", "function": {"name": "weather", "arguments": dict(CALL.arguments)}}
+    dicts = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "sunny", "name": "weather"},
+    ]
+    rendered, _ = render_jinja_template(
+        [dicts], tools=[TOOL], chat_template=PUBLISHED["qwen3"], add_generation_prompt=True
+    )
+    assert text_of(segments) == rendered[0]
+    assert Plain('Weather \\"here\\" <b>', None) in segments
+
+
+def test_a_template_may_look_into_tools_compare_and_sort_them() -> None:
+    source = (
+        "{% for tool in tools %}{{ tool.function.name }}{% if tool.type == 'function' %}({% for name, p in "
+        "tool.function.parameters.properties | dictsort %}{{ name }}{{ '' if name in tool.function.parameters.required "
+        "else '?' }}: {{ 'text' if p.type == 'string' else p.type }} {{ p.description | default('-') | upper }}, "
+        "{% endfor %}){% endif %}{% endfor %}{{ messages[0].content }}"
+    )
+    segments = ChatTemplate.from_jinja(source).render([message("user", "a")], tools=[TOOL])
+    assert text_of(segments) == "weather(days?: integer -, place: text WHERE, )a"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{{ call.function.arguments | tojson }}", '{"place": "Rome", "days": 2}'),
+        ("{{ 'x' + call.function.arguments + 'y' }}", 'x{"place": "Rome", "days": 2}y'),
+        ("{% for k, v in call.function.arguments.items() %}{{ k }}={{ v }};{% endfor %}", "place=Rome;days=2;"),
+        ("{{ call.function | tojson }}", '{"name": "weather", "arguments": {"place": "Rome", "days": 2}}'),
+        ("{{ raise_exception('no') if call.id | length != 9 }}[{{ call.id }}]", "[call00001]"),
+    ],
+)
+def test_calls_come_in_the_shape_that_a_template_wants(written: str, expected: str) -> None:
+    source = "{# tools #}{{ tools }}{% for m in messages %}{% for call in m.tool_calls or [] %}" + written
+    source += "{% endfor %}{{ m.content }}{{ m.tool_call_id }}{% endfor %}"
+    segments = ChatTemplate.from_jinja(source).render(CALLING)
+    assert text_of(segments) == f"NoneWeather?{expected}sunnycall00001"
+    assert "Rome" not in "".join(s.text for s in segments if isinstance(s, Trusted))
+    assert not any("call00001" in s.text for s in segments if isinstance(s, Trusted))
+
+
+def test_many_ids_keep_apart_and_short_ones_are_marked() -> None:
+    source = "{{ tools }}{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }},{% endfor %}"
+    source += "{{ m.content }}{% endfor %}"
+    calls = tuple(ToolCall("f", {}, f"call_{number:05d}") for number in range(300)) + (ToolCall("f", {}, "<x>"),)
+    segments = ChatTemplate.from_jinja(source).render(
+        [message("user", "a"), Message("assistant", (), tool_calls=calls)]
+    )
+    assert text_of(segments) == "Nonea" + "".join(f"{call.id}," for call in calls)
+    assert sum(isinstance(s, Plain) for s in segments) == 302
+
+
+def test_thinking_reaches_the_template_and_old_thoughts_may_be_left_out() -> None:
+    thought = Message("assistant", (TextPart("A cat."),), thinking="Hm.")
+    template = ChatTemplate.from_jinja(PUBLISHED["qwen3"])
+    assert text_of(template.render([message("user", "a")], think=False)).endswith("<think>\n\n</think>\n\n")
+    assert text_of(template.render([message("user", "a")], think=True)).endswith("assistant\n")
+    last = template.render([message("user", "a"), thought], add_generation_prompt=False)
+    assert Plain("Hm.", 1) in last
+    assert Plain("Hm.", 1) not in template.render([message("user", "a"), thought, message("user", "b")])
+    levels = ChatTemplate.from_jinja("{{ reasoning_effort }}{{ thinking }}{{ messages[0].content }}")
+    assert text_of(levels.render([message("user", "a")], think="high")) == "highTruea"
+    options: dict[str, str | bool] = {"reasoning_effort": "low"}
+    assert text_of(levels.render([message("user", "a")], think="high", options=options)) == "lowTruea"
+
+
+def test_what_a_template_has_no_place_for_is_refused() -> None:
+    for template in (ChatTemplate.from_jinja(CHATML), ChatTemplate.built_in("chatml")):
+        with pytest.raises(TemplateError, match="no place for tools"):
+            template.render([message("user", "a")], tools=[TOOL])
+        with pytest.raises(TemplateError, match="no place for calls of tools"):
+            template.render(CALLING[:2])
+        with pytest.raises(TemplateError, match="no place for a suffix"):
+            template.render([message("user", "a")], suffix="b")
+
+
+ABILITIES = {
+    ("jinja", PUBLISHED["qwen3"]): "tools thinks",
+    ("jinja", PUBLISHED["qwen2"]): "",
+    ("jinja", "{{ tools | tojson }}"): "tools",
+    ("jinja", "{% if tools %}{% endif %}"): "tools",
+    ("jinja", "{{ 'tools' }} tools {# tools {{ tools }} #}"): "",
+    ("jinja", "{{ \"it's tools\" }}{{ '}} tools' }}"): "",
+    ("jinja", "{{ message['reasoning_content'] }}"): "thinks",
+    ("jinja", "a {% set x = 'x' %}{{ enable_thinking }}"): "thinks",
+    ("jinja", "<think>"): "",
+    ("jinja", "{{ '</think>' }}"): "thinks",
+    ("jinja", "{{ suffix }}"): "",
+    ("jinja", "{{ unclosed"): "",
+    ("jinja", "{{ 'unclosed tools"): "tools",
+    ("go", "{{ .Prompt }}"): "",
+    ("go", "{{ if .Tools }}{{ end }}"): "tools",
+    ("go", '{{ define "x" }}{{ $.Tools }}{{ end }}'): "tools",
+    ("go", "{{ (index .Messages 0).Thinking }}"): "thinks",
+    ("go", "{{ if .Suffix }}{{ .Prompt }}{{ end }}"): "inserts",
+    ("go", "{{/* .Tools */}} .Tools {{ `.Tools` }}"): "",
+    ("go", "{{ if and .IsThinkSet .Think }}{{ end }}"): "thinks",
+}
+
+
+@pytest.mark.parametrize(("language", "source"), ABILITIES)
+def test_abilities_are_told_from_the_text(language: Any, source: str) -> None:
+    able = template_abilities(language, source)
+    expected = ABILITIES[language, source].split()
+    assert able == TemplateAbilities("tools" in expected, "thinks" in expected, "inserts" in expected)
+    template = ChatTemplate.from_text(language, source)
+    assert (template.uses_tools, template.thinks, template.inserts) == (able.uses_tools, able.thinks, able.inserts)
+    assert template.language == language
+
+
+def test_abilities_of_hostile_texts_are_told_in_time() -> None:
+    began = time.process_time()
+    for unit in ("{{", "{%", "{#", "{{ '", '{{ "\\', "{{ a", "{{'}}", "{{ '' "):
+        template_abilities("jinja", unit * ((1 << 20) // len(unit)))
+    assert time.process_time() - began < 20

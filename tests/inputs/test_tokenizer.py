@@ -265,6 +265,15 @@ def test_a_stream_never_shows_half_a_character(tokenizer: Tokenizer, many_texts:
         assert not any("\ufffd" in part for part in parts)
 
 
+def test_a_stream_shows_the_special_tokens_that_are_kept(tokenizer: Tokenizer) -> None:
+    first, second, *_ = sorted(tokenizer.special_tokens)
+    ids = [tokenizer.special_tokens[first], *tokenizer.encode("a"), tokenizer.special_tokens[second]]
+    for keep in (frozenset[str](), {first}, {first, second, "nowhere"}):
+        stream = TextStream(tokenizer, keep=keep)
+        text = "".join(map(stream.push, ids)) + stream.flush()
+        assert text.replace(" ", "") == f"{first if first in keep else ''}a{second if second in keep else ''}"
+
+
 def test_a_stream_ends_a_broken_character(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("ok 😀")[:-1]
     assert streamed(tokenizer, ids)[-1] == "\ufffd"

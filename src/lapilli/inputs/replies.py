@@ -96,8 +96,11 @@ def _cue(template: ChatTemplate, think: bool | str | None) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _cue_of(language: Any, source: str, think: bool | str | None) -> str:
+    # Whatever the vocabulary calls them: the end of the prompt does not depend on it.
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "")
     try:
-        segments = ChatTemplate.from_text(language, source).render([Message("user", (TextPart("a"),))], think=think)
+        template = ChatTemplate.from_text(language, source, special)
+        segments = template.render([Message("user", (TextPart("a"),))], think=think)
     except LapilliError:
         return ""
     last = segments[-1] if segments else None
