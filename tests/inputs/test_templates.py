@@ -588,10 +588,9 @@ def test_calls_come_in_the_shape_that_a_template_wants(written: str, expected: s
 def test_many_ids_keep_apart_and_short_ones_are_marked() -> None:
     source = "{{ tools }}{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }},{% endfor %}"
     source += "{{ m.content }}{% endfor %}"
-    calls = tuple(ToolCall("f", {}, f"call_{number:05d}") for number in range(300)) + (ToolCall("f", {}, "<x>"),)
-    segments = ChatTemplate.from_jinja(source).render(
-        [message("user", "a"), Message("assistant", (), tool_calls=calls)]
-    )
+    calls = tuple(ToolCall("f", {}, name) for name in [*(f"call_{number:05d}" for number in range(300)), "<x>"])
+    called = Message("assistant", (), tool_calls=calls)
+    segments = ChatTemplate.from_jinja(source).render([message("user", "a"), called])
     assert text_of(segments) == "Nonea" + "".join(f"{call.id}," for call in calls)
     assert sum(isinstance(s, Plain) for s in segments) == 302
 
