@@ -521,7 +521,7 @@ def test_help_answers_at_once() -> None:
     assert min(seconds() for _ in range(5)) < 0.3
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["--help"], ["run", "--help"], ["train", "tower", "-h"]])
+@pytest.mark.parametrize("arguments", [[], ["train"], ["--help"], ["run", "--help"], ["train", "mini", "tower", "-h"]])
 def test_help_is_where_it_is_looked_for(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     out, err = capsys.readouterr()
@@ -535,8 +535,10 @@ def test_training_without_data_is_refused_and_writes_nothing(
     stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert "no such folder" in refused(["train", stage, "--data", str(tmp_path / "no"), "--out", str(out)], capsys)
-    empty = ["train", stage, "--data", str(tmp_path), "--out", str(out)]
+    assert "no such folder" in refused(
+        ["train", "mini", stage, "--data", str(tmp_path / "no"), "--out", str(out)], capsys
+    )
+    empty = ["train", "mini", stage, "--data", str(tmp_path), "--out", str(out)]
     assert "emoji" in refused(empty, capsys)
     assert "--minutes" in refused([*empty, "--minutes", "0"], capsys)
     assert not out.exists()

@@ -77,3 +77,16 @@ def test_a_path_is_a_model_only_where_it_was_given_a_name() -> None:
             client.show(str(MINI))
     with connect(Settings()) as client, pytest.raises(ModelNotFoundError):
         client.show("checkpoint")
+
+
+def test_every_command_is_documented() -> None:
+    from typer.main import get_command
+
+    from lapilli.faces.cli import app
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    command = get_command(app)
+    shown = [name for name, found in command.commands.items() if not found.hidden]  # type: ignore[attr-defined]
+    assert [name for name in shown if f"`{name}" not in page] == []
+    options = {name for parameter in command.commands["run"].params for name in parameter.opts}  # type: ignore[attr-defined]
+    assert [name for name in options if name.startswith("--") and name != "--help" and f"`{name}" not in page] == []

@@ -301,6 +301,13 @@ def test_a_conversation_is_saved_loaded_and_cleared(talk: Talk) -> None:
     assert cleared["messages"] == [{"role": "user", "content": "Again?"}]
 
 
+def test_what_lies_at_a_path_is_nothing_to_build_on(talk: Talk) -> None:
+    talk.session.unstored = "parrot"
+    talk.type("Hi", "/save bird")
+    assert "this model is in no store" in talk.err
+    assert talk.server.bodies("/api/create") == []
+
+
 def test_help_and_list(talk: Talk) -> None:
     talk.type("/?", "/help set", "/? show", "/? shortcuts", "/list", "/nonsense", "/set nonsense")
     for text in ("/save <model>", "/set parameter ...", "/show modelfile", "Ctrl + g", "parrot:latest",

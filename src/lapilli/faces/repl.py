@@ -25,9 +25,13 @@ _OPENERS = ("", "/set system ", "/set template ")
 
 @dataclass
 class Session:
-    """What a conversation is made of, and how it is shown; commands change it."""
+    """What a conversation is made of, and how it is shown; commands change it.
+
+    `unstored` names the model that lies at a path, and in no store.
+    """
 
     model: str
+    unstored: str = ""
     system: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     format: str | Mapping[str, Any] | None = None

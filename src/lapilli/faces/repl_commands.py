@@ -185,6 +185,8 @@ def _save(repl: Repl, rest: str) -> None:
     if not rest or " " in rest:
         raise InputError("/save wants a name for the new model")
     session = repl.session
+    if session.model == session.unstored:
+        raise InputError("this model is in no store: `lapilli create NAME` in its folder makes it one to build on")
     turns = [{"role": m["role"], "content": m["content"]} for m in session.messages]
     request: dict[str, Any] = {"from": session.model}
     if session.system is not None:

@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LapilliError, OSError) as error:
         return _refuse(_said(error))
     except (KeyboardInterrupt, typer.Abort):
+        if sys.stdout is not None and sys.stdout.isatty():
+            print()  # the terminal has shown ^C, and the shell's prompt wants a line of its own
         return 128 + 2
 
 

@@ -13,11 +13,11 @@ import typer
 
 from lapilli.errors import InputError
 from lapilli.faces.cli.server import connected
-from lapilli.faces.client import Client
 from lapilli.faces.terminal import printable
 from lapilli.store.progress import Progress
 
 if TYPE_CHECKING:
+    from lapilli.faces.client import Client
     from lapilli.store.modelfile import Modelfile
 
 Step = Callable[[Progress], None]

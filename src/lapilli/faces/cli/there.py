@@ -55,6 +55,7 @@ def talk_there(model: str, wishes: Wishes, *, private: bool) -> None:
     name = model if path is None or not private else _name_of(path)
     session = Session(
         model=name,
+        unstored=name if private and path is not None else "",
         system=wishes.system,
         options=_options(wishes),
         format=read_form(wishes.format),

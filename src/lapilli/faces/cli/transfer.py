@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lapilli.faces.cli.completion import complete_model
 from lapilli.faces.cli.server import connected
-from lapilli.faces.client import Client
+
+if TYPE_CHECKING:
+    from lapilli.faces.client import Client
 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Over http, so unprotected; for a registry of your own.")]
 
