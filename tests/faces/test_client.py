@@ -170,6 +170,14 @@ def test_nobody_there_is_none_and_something_else_is_an_error(tmp_path: Path) -> 
     assert reach(settings_for(f"127.0.0.1:{port}")) is None
 
 
+def test_who_says_nothing_is_not_waited_for() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(LapilliError, match="says nothing within"),
+    ):
+        reach(settings_for(f"127.0.0.1:{listener.getsockname()[1]}"), timeout=0.05)
+
+
 def test_a_host_elsewhere_is_not_replaced_by_a_server_here() -> None:
     with pytest.raises(LapilliError, match="start one there with `lapilli serve`"):
         connect(settings_for("http://lapilli.invalid"))

@@ -24,8 +24,8 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from lapilli.errors import ModelNotFoundError
-from lapilli.faces.answer import duration_text
-from lapilli.faces.client import Client
+from lapilli.faces.answer import Told, duration_text, tell
+from lapilli.faces.client import Client, Reply
 from lapilli.faces.repl import Repl, Session, is_open, unblocked
 from lapilli.faces.repl_keys import RecentHistory
 from lapilli.faces.terminal import Wrapping
@@ -343,6 +343,22 @@ def test_a_block_is_what_stands_between_the_quotes() -> None:
 )  # fmt: skip
 def test_durations_are_written_as_go_writes_them(nanoseconds: int, text: str) -> None:
     assert duration_text(nanoseconds) == text
+
+
+def test_thoughts_that_break_off_leave_the_terminal_as_it_was() -> None:
+    class Grey(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def replies() -> Iterator[Reply]:
+        yield Reply(thinking="hm")
+        raise KeyboardInterrupt
+
+    screen, told = Grey(), Told()
+    with pytest.raises(KeyboardInterrupt):
+        tell(replies(), told, screen)
+    assert screen.getvalue() == "Thinking...\n\x1b[90mhm\n\x1b[0m...done thinking.\n\n"
+    assert told.thinking == "hm"
 
 
 class Screen(io.StringIO):

@@ -37,22 +37,24 @@ def tell(replies: Iterable[Reply], told: Told, out: TextIO, *, wrap: bool = True
     screen = out.isatty()
     wrapping = Wrapping(out) if wrap and screen else None
     thinking = False
-    with _waiting(screen) as found:
-        for reply in replies:
-            if reply.text or reply.thinking or reply.account:
-                found()
-            told.add(reply)
-            if reply.thinking and not hide_thinking:
-                if not thinking:
-                    out.write("Thinking...\n" + (_GREY if screen else ""))
-                    thinking = True
-                _write(reply.thinking, out, wrapping)
-            if reply.text:
-                if thinking:
-                    thinking = _end_thinking(out, told, screen)
-                _write(reply.text, out, wrapping)
-    if thinking:
-        _end_thinking(out, told, screen)
+    try:
+        with _waiting(screen) as found:
+            for reply in replies:
+                if reply.text or reply.thinking or reply.account:
+                    found()
+                told.add(reply)
+                if reply.thinking and not hide_thinking:
+                    if not thinking:
+                        out.write("Thinking...\n" + (_GREY if screen else ""))
+                        thinking = True
+                    _write(reply.thinking, out, wrapping)
+                if reply.text:
+                    if thinking:
+                        thinking = _end_thinking(out, told, screen)
+                    _write(reply.text, out, wrapping)
+    finally:
+        if thinking:  # also where it breaks off: nothing else is to be grey
+            _end_thinking(out, told, screen)
 
 
 def account_text(account: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ DEFAULT_PORT = 11434
 MAX_LINE_BYTES = 256 << 20
 """The longest line of a stream that is read: an answer with a heat map in it stays far below."""
 _CONNECT_SECONDS = 5.0
+_PATIENCE = 6  # so many times longer than a connection may its first answer take: the machine may be busy
 _PIECE_BYTES = 1 << 20
 
 
@@ -317,7 +318,7 @@ def reach(settings: Settings, *, timeout: float = _CONNECT_SECONDS) -> Client | 
         base_url=url, headers=headers, timeout=httpx2.Timeout(None, connect=timeout), trust_env=not here
     )
     try:
-        if answers(http, url):
+        if answers(http, url, _PATIENCE * timeout):
             return Client(http, url)
     except BaseException:
         http.close()
@@ -374,15 +375,17 @@ def read_picture(path: str | Path) -> bytes:
         return file.read()
 
 
-def answers(http: httpx2.Client, url: str) -> bool:
+def answers(http: httpx2.Client, url: str, seconds: float) -> bool:
     """Whether a server that speaks this API is up; nobody there is False.
 
-    Raises LapilliError where something else answers.
+    Raises LapilliError where something else answers, or nothing comes within `seconds`.
     """
     try:
-        answer = http.head("/")
+        answer = http.head("/", timeout=httpx2.Timeout(seconds, connect=seconds / _PATIENCE))
     except (httpx2.ConnectError, httpx2.ConnectTimeout):
         return False
+    except httpx2.TimeoutException as error:
+        raise LapilliError(f"what listens at {url} says nothing within {seconds:g} s") from error
     except httpx2.HTTPError as error:
         raise LapilliError(f"what listens at {url} does not speak HTTP: {error or type(error).__name__}") from error
     if answer.status_code != 200:
