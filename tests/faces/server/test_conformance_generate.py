@@ -347,10 +347,6 @@ def test_stop_texts_end_an_answer_and_are_not_told(live: Any) -> None:
     assert found["done_reason"] == "stop"
 
 
-def test_temperature_is_not_zero_unless_asked(live: Any) -> None:
-    assert len({drawn(live, seed=seed) for seed in range(12)}) > 1
-
-
 # --- keep_alive ---
 
 

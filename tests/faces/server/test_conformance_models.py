@@ -369,6 +369,10 @@ def test_pull_tells_how_far_it_is(live: Any, registry: FaultyRegistry, gguf: byt
     assert live.delete("/api/delete", {"model": name}).status_code == 200
 
 
+def test_a_pull_of_what_is_built_in_is_done_already(live: Any) -> None:
+    assert progress(live, "/api/pull", model="mini") == [{"status": "success"}]
+
+
 def test_a_pull_of_what_is_not_there(live: Any, registry: FaultyRegistry) -> None:
     body = {"model": f"{registry.host}/me/nothing", "insecure": True}
     steps = progress(live, "/api/pull", **body)

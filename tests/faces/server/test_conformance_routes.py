@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -26,6 +27,21 @@ def test_the_root_says_that_it_runs(live: Any, method: str) -> None:
 @pytest.mark.parametrize("path", ["/api/version", "/api/tags"])
 def test_what_clients_try_first(live: Any, path: str, method: str) -> None:
     assert live.http.request(method, path).status_code == 200
+
+
+def test_a_browser_gets_the_page(live: Any) -> None:
+    response = live.get("/", headers={"accept": "text/html,application/xhtml+xml"})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'self'; img-src 'self' data: blob:" in policy
+    assert "unsafe" not in policy
+    parts = re.findall(r'(?:src|href)="(/?static/[^"#]+)', response.text)
+    assert parts
+    for part in parts:
+        found = live.get(f"/{part.lstrip('/')}")
+        assert found.status_code == 200, part
+        assert found.headers["content-security-policy"] == policy
 
 
 def test_the_version_is_three_numbers(live: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -253,6 +254,20 @@ def test_a_body_at_the_cap_is_taken(plain: tuple[Server, str]) -> None:
     body = json.dumps({"a": "x" * (LIMIT - 9)}).encode()
     assert len(body) == LIMIT
     assert ask(plain[1], method="POST", body=body)[0] == 200
+
+
+def test_bodies_are_bounded_all_together(plain: tuple[Server, str]) -> None:
+    head = f"POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LIMIT}\r\n\r\n".encode()
+    held = [Raw(plain[1]).send(head + b"[" * (LIMIT - 1)) for _ in range(8)]
+    time.sleep(0.2)
+    with Raw(plain[1]) as raw:
+        status, body = raw.send(head + b"[" * (LIMIT - 1)).answer()
+    assert status == 503
+    assert "too many large requests" in body["error"]
+    for raw in held:
+        raw.close()
+    time.sleep(0.2)
+    assert ask(plain[1], method="POST", body=json.dumps({"a": "x" * (LIMIT - 9)}).encode())[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 
 from starlette.types import Message, Receive, Scope, Send
 
+from lapilli.errors import BusyError
 from lapilli.faces.server.problems import HttpError
 
 LINGER_SECONDS = 1.0
@@ -24,20 +25,30 @@ PLAIN_HEADERS = (
 )
 
 
+class Held:
+    """Bytes of bodies that are in memory now, of all requests together; `most` is where a further one is too much."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+
 class Exchange:
     """What passes between a client and the application.
 
-    A body past `cap` bytes, or slower than 32 KiB a second after its first half minute, ends in HttpError (413, 408).
+    A body past `cap` bytes, or slower than 32 KiB a second after its first half minute, ends in HttpError (413, 408);
+    one that makes all bodies together too many, in BusyError. Without a cap the body is streamed, and not counted.
     Where the response is ready before the body was read, the rest of it is swallowed for a moment, so that the client
     sees the response and not a broken pipe; then the connection is closed.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, cap: int | None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, cap: int | None, held: Held) -> None:
         self.scope = scope
         self.status = 0
         self._receive = receive
         self._send = send
         self._cap = cap
+        self._held = held
         self._taken = 0
         self._started = time.monotonic()
         told = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
@@ -47,15 +58,24 @@ class Exchange:
         message = await self._receive()
         if message["type"] != "http.request":
             return message
-        self._taken += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self._taken += size
         self._body_over = not message.get("more_body", False)
-        if self._cap is not None and not self._body_over:
+        if self._cap is not None:
+            self._held.bytes += size
             slow = time.monotonic() - self._started - GRACE_SECONDS - self._taken / SLOWEST_BYTES
-            if slow > 0:
+            if slow > 0 and not self._body_over:
                 raise HttpError(408, f"the body came too slowly: {self._taken} bytes so far")
-        if self._cap is not None and self._taken > self._cap:
-            raise HttpError(413, f"the body is larger than {self._cap} bytes: at most that many are taken")
+            if self._taken > self._cap:
+                raise HttpError(413, f"the body is larger than {self._cap} bytes: at most that many are taken")
+            if self._held.bytes > self._held.most:
+                raise BusyError("server busy, please try again: too many large requests at once")
         return message
+
+    def over(self) -> None:
+        """The request has ended, and its body is gone."""
+        if self._cap is not None:
+            self._held.bytes -= self._taken
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

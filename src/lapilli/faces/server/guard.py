@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapilli.faces.server.exchange import Exchange
+from lapilli.faces.server.exchange import Exchange, Held
 from lapilli.faces.server.problems import HttpError, Problems
 
 # What takes a place: everything that makes a model compute.
@@ -30,6 +30,7 @@ COUNTED = frozenset(
 )
 # What shows nothing of anybody's, so that a browser and a supervisor can look without a key.
 OPEN = frozenset(("/", "/healthz", "/readyz", "/favicon.ico"))
+BODIES_AT_ONCE = 8  # of the largest size
 FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-server", b"x-real-ip")
 APP_SCHEMES = frozenset(("app", "tauri", "vscode-webview", "vscode-file"))
 METHODS = "GET, POST, DELETE, HEAD, OPTIONS"
@@ -63,6 +64,7 @@ class Guard:
         self.options = options
         self.seen = seen
         self.inner = Problems(self._checked)
+        self.held = Held(BODIES_AT_ONCE * options.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,10 +72,11 @@ class Guard:
             return
         started = time.monotonic()
         cap = None if scope["path"].startswith("/api/blobs/") else self.options.body_bytes
-        exchange = Exchange(scope, receive, send, cap)
+        exchange = Exchange(scope, receive, send, cap, self.held)
         try:
             await self.inner(scope, exchange.receive, exchange.send)
         finally:
+            exchange.over()
             self.seen(scope, scope.get("lapilli.status") or exchange.status, time.monotonic() - started)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:

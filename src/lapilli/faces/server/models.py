@@ -26,7 +26,7 @@ from lapilli.store.library import Library
 from lapilli.store.naming import ModelName
 from lapilli.store.package import Package
 from lapilli.store.progress import SUCCESS, Report
-from lapilli.store.sources import read_hub_name
+from lapilli.store.sources import built_in_name, read_hub_name
 from lapilli.store.transfer import TransferSettings
 from lapilli.wire import fields
 from lapilli.wire.durations import moment
@@ -195,6 +195,8 @@ def _pull(request: Request, name: str, insecure: bool, report: Report, cancel: t
         owner, repository, revision = hub_name
         hub.pull_hub(_library(request), f"{owner}/{repository}", revision, report)
         return
+    if built_in_name(ModelName.parse(name)) is not None:
+        return  # it is here, and nowhere else
     check_outward(settings, ModelName.parse(name))
     how = transfer_settings(settings)
     registry.pull(_library(request), name, insecure=insecure, progress=report, cancel=cancel, settings=how)
