@@ -400,6 +400,7 @@ def test_a_folder_becomes_gguf_that_sees(converted: tuple[Library, list[Progress
     assert package.details["families"] == ["llama", "clip"]
     assert (package.details["format"], package.details["quantization_level"]) == ("gguf", "BF16")
     assert "vision" in package.capabilities
+    assert package.parameters == library.find("mini").parameters != {}
     told = statuses(said)
     assert told[0] == "converting model"
     assert told[-1] == "success"

@@ -295,6 +295,8 @@ def test_ollamas_folder_is_read_where_it_lies_and_never_written(tmp_path: Path, 
 
 def test_a_store_is_not_another_to_itself(tmp_path: Path, ollamas: Path) -> None:
     library = Library(ollamas, [ollamas])
+    library.blobs.remove(library.manifest("llava").of(PROJECTOR)[0].digest)
+    assert len(library.check()) == 1
     library.remove("llava")
     assert [name.short for name in library.names()] == ["mini:latest"]
 
@@ -425,6 +427,23 @@ def test_many_at_once_leave_a_whole_store(library: Library, tmp_path: Path) -> N
     assert [name.short for name in library.names()] == ["mini:latest", "base:latest"]
 
 
+def test_writers_wait_for_each_other_across_processes(library: Library, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    fill(library, "base", tmp_path)
+    doings: list[Callable[[], object]] = [
+        lambda: library.copy("base", "copy"), lambda: library.remove("copy"), lambda: library.prune(0),
+    ]  # fmt: skip
+    for doing in doings:
+        with open(library.root / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            thread = threading.Thread(target=doing)
+            thread.start()
+            thread.join(0.1)
+            assert thread.is_alive()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 # Folders of layers
 
 
@@ -484,6 +503,8 @@ def test_paths_are_models_only_where_they_are_asked_for(
         with pytest.raises((InputError, ModelNotFoundError)):
             library.find(text)
     fill(library, "here", tmp_path)
+    fill(library, "a.gguf", tmp_path)
+    assert library.find("a.gguf", paths=True).model == Path("a.gguf")
     monkeypatch.chdir(tmp_path)
     assert library.find("here", paths=True).name == "here:latest"
     assert library.find("./here", paths=True).model.name == "a.gguf"
@@ -527,3 +548,10 @@ def test_names_of_the_hub_stay_in_their_folder(library: Library, text: str) -> N
         library.find(text)
     with pytest.raises(InputError):
         library.hub_folder("..", "b")
+
+
+def test_a_model_that_is_never_to_draw_says_so_in_its_copies_too(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    assert library.find("mini").parameters == {"temperature": 0.0}
+    library.copy("mini", "other")
+    assert library.find("other").parameters == {"temperature": 0.0}

@@ -37,7 +37,7 @@ from lapilli.store.manifests import (
     Layer,
     Manifest,
 )
-from lapilli.store.package import Package, TemplateText
+from lapilli.store.package import Package, TemplateText, usual_parameters
 from lapilli.store.progress import SUCCESS, WRITING_MANIFEST, Progress, Report
 from lapilli.store.request import PICKLES, PLAIN, Found, read_quantization
 from lapilli.store.request import CreateRequest as CreateRequest
@@ -94,6 +94,7 @@ class _Making:
         self.layers: list[Layer] = []
         self.details: dict[str, Any] = {}
         self.kind = read_quantization(request.quantize)
+        self.usual: dict[str, Any] = {}
 
     def take_source(self, pull: Callable[[str], None] | None) -> None:
         """Begin with a model that is here, or can be fetched."""
@@ -116,7 +117,7 @@ class _Making:
     def take_files(self) -> None:
         """Add the files of a model, or of its projector."""
         if self.request.files:
-            self._take_paths({name: self._path(name, found) for name, found in self.request.files.items()})
+            self._take_paths({name: self._path(found) for name, found in self.request.files.items()})
 
     def _take_paths(self, paths: Mapping[str, Path]) -> None:
         for name in paths:
@@ -146,6 +147,7 @@ class _Making:
             status = f"quantizing {stored} model to {self.kind}"
         self._convert(folder, status)
         self.kind = None
+        self.usual = usual_parameters(folder)
 
     def quantize(self) -> None:
         """Bring the decoder to fewer bits; a projector stays as it is."""
@@ -187,7 +189,7 @@ class _Making:
                 "an adapter is read in PEFT's layout, adapter_config.json and adapter_model.safetensors"
                 + (f"; {gguf[0][:200]} is GGUF" if gguf else f"; {missing[0]} is missing")
             )
-        paths = {name: self._path(name, given[name]) for name in _ADAPTER_FILES}
+        paths = {name: self._path(given[name]) for name in _ADAPTER_FILES}
         self.progress(Progress("converting adapter"))
         check_adapter(_folder_of(paths, self.shop / "adapter"))
         self._without(ADAPTER)
@@ -205,8 +207,9 @@ class _Making:
             self._put_text(SYSTEM, request.system)
         for license in request.licenses:
             self._put_text(LICENSE, license)
-        if request.parameters:
-            merged = self._earlier_parameters() | dict(request.parameters)
+        earlier = self._earlier_parameters()
+        merged = self.usual | earlier | dict(request.parameters)
+        if merged != earlier:
             self._without(PARAMETERS)
             self._put_text(PARAMETERS, json.dumps(merged, separators=(",", ":")))
         if request.messages:
@@ -228,10 +231,9 @@ class _Making:
         self.progress(Progress(WRITING_MANIFEST))
         return Manifest(config, tuple(self.layers))
 
-    def _path(self, name: str, found: Found) -> Path:
+    def _path(self, found: Found) -> Path:
         """The file that was given; a path is never looked at where a digest was meant."""
         if isinstance(found, Path):
-            _require_regular(name, found)
             return found
         path = self.library.blob(digest := parse_digest(found))
         if path is None:
@@ -343,10 +345,3 @@ def _folder_of(files: Mapping[str, Path], fresh: Path) -> Path:
     for name, path in files.items():
         link(path, fresh / name)
     return fresh
-
-
-def _require_regular(name: str, path: Path) -> None:
-    try:
-        open_regular(path).close()
-    except OSError as error:
-        raise InputError(f"{name}: {(error.strerror or 'unknown error').lower()}") from None

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lapilli.checkpoints.objects import read_object
 from lapilli.errors import InputError, StoreError, TemplateError
 from lapilli.ground.files import open_regular
 from lapilli.inputs.abilities import template_abilities
@@ -71,8 +72,8 @@ class Package:
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
-        """The options it wants to be asked with."""
-        found: dict[str, Any] = {}
+        """The options it wants to be asked with; a folder's makers may want it never to draw (`do_sample`)."""
+        found = usual_parameters(self.model) if self.model.is_dir() else {}
         for values in self._json(PARAMETERS, dict):
             found |= values
         return found
@@ -192,6 +193,12 @@ class Package:
                 )
             found.append(values)
         return found
+
+
+def usual_parameters(folder: Path) -> dict[str, Any]:
+    """What the makers of a checkpoint folder want: only whether it is ever to draw."""
+    never = read_object(folder / "generation_config.json").get("do_sample") is False
+    return {"temperature": 0.0} if never else {}
 
 
 def _read(path: Path, name: str) -> str:
