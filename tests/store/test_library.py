@@ -542,6 +542,22 @@ def test_repositories_of_the_hub_have_folders_of_ours(library: Library) -> None:
         library.remove("hf:owner/name")
 
 
+def test_what_was_given_up_half_fetched_is_pruned(library: Library) -> None:
+    folder = library.hub_folder("owner", "name")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    live, dead, part = (folder.with_name(name) for name in (".v1.partial", ".v2.partial", ".v3.ab12.part"))
+    for path, owner in ((live, Owner.current()), (dead, f"{str(Owner.current())[:8]}-999999999-1"), (part, "")):
+        path.mkdir()
+        (path / f"owner.{owner}-00000000").touch()
+    folder.with_name(".main.cd34.old").mkdir()
+    library.prune()
+    assert {path.name for path in folder.parent.iterdir()} == {"main", ".v1.partial", ".v2.partial", ".v3.ab12.part"}
+    age(library.root)
+    library.prune()
+    assert {path.name for path in folder.parent.iterdir()} == {"main", ".v1.partial"}
+
+
 @pytest.mark.parametrize("text", ["hf:", "hf:a", "hf:../b", "hf:a/..", "hf:a/b/c", "hf:a/b@../c", "hf:a/b@", "hf:a/.b"])
 def test_names_of_the_hub_stay_in_their_folder(library: Library, text: str) -> None:
     with pytest.raises(InputError, match="invalid model name"):

@@ -42,7 +42,7 @@ class GenerationDefaults:
             "bos_token_id": bos_id,
             "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
             "pad_token_id": pad_id,
-            "do_sample": True if self.temperature > 0 else None,
+            "do_sample": self.temperature > 0,
             "temperature": self.temperature if self.temperature > 0 else None,
             # transformers warns of options for drawing where nothing is drawn.
             **{name: getattr(self, name) for name in (*drawn, "repetition_penalty", "max_new_tokens")},
