@@ -63,6 +63,7 @@ class Fake:
         self.asked: list[dict[str, Any]] = []
         self.answer = PLAIN
         self.pace = 0.004
+        self.lag = 0.0
         self.key: str | None = None
         self.problem: tuple[int, str] | None = None
         self.away = False
@@ -105,6 +106,7 @@ class Fake:
 
     def json(self, value: object) -> Any:
         async def reply(request: Request) -> Response:
+            await asyncio.sleep(self.lag)
             return self.refusal(request) or JSONResponse(value)
 
         return reply
@@ -114,6 +116,8 @@ class Fake:
             return refused
         body = await request.json()
         self.asked.append(body)
+        if body["model"] not in [name for name, *_ in MODELS]:
+            return JSONResponse({"error": f"model '{body['model']}' not found"}, 404)
         if self.problem:
             status, words = self.problem
             return JSONResponse({"error": words}, status)

@@ -68,7 +68,7 @@ def open_page(browser: Any, fake: Fake, address: str) -> Iterator[Callable[..., 
     ) -> Any:
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"{error}"))
         page.on("console", lambda said: _refused(said.text) and complaints.append(said.text))

@@ -154,9 +154,12 @@ def test_a_model_that_cannot_see_is_not_sent_pictures_unasked(page: Any, fake: F
 
 
 def test_the_warning_offers_a_model_that_sees(page: Any, fake: Fake, shapes: Path) -> None:
-    page.locator("#model").press("ArrowDown")
-    for key in ("End", "Enter"):
-        page.locator("#model-list").press(key)
+    fake.lag = 0.3
+    with page.expect_response("**/api/tags"):
+        page.locator("#model").press("ArrowDown")
+        page.locator("#model-list").press("End")
+    page.wait_for_timeout(100)  # the list is drawn anew, the mark stays
+    page.locator("#model-list").press("Enter")
     give(page, shapes, "paste")
     page.get_by_role("button", name="Ask mini instead").click()
     assert not page.locator(".warning").is_visible()

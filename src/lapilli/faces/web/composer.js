@@ -1,6 +1,7 @@
 // Where words and pictures are put together: at the foot of the page, and in place of a message being edited.
 
-import { icon, iconButton, make, say, toast } from "./dom.js";
+import { iconButton, make, say, toast } from "./dom.js";
+import { icon } from "./icons.js";
 import * as pictures from "./pictures.js";
 
 const TYPES = "image/*";
@@ -9,10 +10,10 @@ const TYPES = "image/*";
  * A form with a text box and a strip of pictures.
  *
  * `send(text, pictures, {blind})` is called when it is sent; `check(pictures)` may answer a warning,
- * {text, choices: [{label, act}]}, which holds the sending until one is taken; `cancel` makes it an editor.
+ * {text, choices: [{label, act}]}, which holds the sending until one is taken; `stop` ends an answer under way; `cancel` makes it an editor.
  */
 export class Composer {
-  constructor({ id, label, placeholder = "", text = "", held = [], send, cancel = null, check = () => null, tools = [] }) {
+  constructor({ id, label, placeholder = "", text = "", held = [], send, stop = null, cancel = null, check = () => null, tools = [] }) {
     Object.assign(this, { send, cancel, check });
     this.pictures = [...held];
     this.strip = make("ul", { class: "strip", "aria-label": "Pictures to send", hidden: true });
@@ -27,7 +28,7 @@ export class Composer {
       this.file.value = "";
     } });
     this.sendButton = make("button", { class: "send", "aria-label": cancel ? "Send the edited message" : "Send", title: "Send" }, icon("send"));
-    this.stopButton = make("button", { type: "button", class: "send stop", "aria-label": "Stop the answer", title: "Stop (Esc)", hidden: true }, icon("stop"));
+    this.stopButton = make("button", { type: "button", class: "send stop", "aria-label": "Stop the answer", title: "Stop (Esc)", hidden: true, onclick: stop }, icon("stop"));
     this.element = make("form", { class: cancel ? "composer editor" : "composer", onsubmit: (event) => {
       event.preventDefault();
       this.submit();

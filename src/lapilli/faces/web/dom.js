@@ -1,6 +1,6 @@
 // Elements made by hand: text is always text, never markup.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { icon } from "./icons.js";
 
 /** An element with attributes (`class`, `onclick`, `aria-…`, booleans) and children: nodes, strings, or nothing. */
 export function make(tag, attributes = {}, ...children) {
@@ -12,17 +12,6 @@ export function make(tag, attributes = {}, ...children) {
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
   return element;
-}
-
-/** One of the drawings in icons.svg, hidden from screen readers: its button says what it does. */
-export function icon(name) {
-  const drawing = document.createElementNS(SVG, "svg");
-  drawing.setAttribute("class", "icon");
-  drawing.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `static/icons.svg#${name}`);
-  drawing.append(use);
-  return drawing;
 }
 
 /** A button that shows a drawing and says `label`. */

@@ -4,8 +4,9 @@ import { Away, whenKeyIsNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import * as tree from "./conversation.js";
-import { find, icon, make, say, setIcon, toast } from "./dom.js";
+import { find, make, say, setIcon, toast } from "./dom.js";
 import * as history from "./history.js";
+import { icon } from "./icons.js";
 import { ModelPicker, model, refresh, seeing, sees, chatModels, short } from "./models.js";
 import { among } from "./pictures.js";
 import { askForKey, keep, openSettings, restore, settings } from "./settings.js";
@@ -29,7 +30,7 @@ const heat = make("button", { type: "button", class: "text-button", "aria-presse
   showHeat();
 } }, icon("heat"), make("span", {}, "Where it looks"));
 const composer = new Composer({
-  id: "words", label: "Message", placeholder: "Ask, or drop a picture", check, tools: [heat],
+  id: "words", label: "Message", placeholder: "Ask, or drop a picture", check, tools: [heat], stop: () => chat.stop(),
   send: (text, pictures, how) => {
     thread.goToEnd();
     chat.ask(text, pictures, how);
@@ -109,9 +110,7 @@ function showTurns() {
 chat.addEventListener("opened", () => {
   const { conversation } = chat;
   thread.clear();
-  if (!model(conversation.model) && !conversation.model) conversation.model = settings.model;
-  picker.show(conversation.model);
-  showHeat();
+  showModel();
   showTurns();
   sidebar.show(conversation.id);
   if (!narrow.matches) composer.focus();
@@ -143,12 +142,18 @@ async function connect(tries = 0) {
     return find("notices").replaceChildren(notice(error.message, "Try again", () => connect()));
   }
   find("notices").replaceChildren();
-  const name = chat.conversation.model || settings.model;
-  const chosen = model(name) ?? (tree.path(chat.conversation).length ? null : seeing() ?? chatModels()[0]);
-  if (chosen) chat.conversation.model = chosen.name;
-  picker.show(chosen?.name ?? name);
-  showHeat();
+  showModel();
   composer.refresh();
+}
+
+/** A conversation keeps its model, even one that is gone; a new one takes the last used, or one that sees. */
+function showModel() {
+  const { conversation } = chat;
+  if (!conversation.model || tree.path(conversation).length === 0) {
+    conversation.model = (model(conversation.model) ?? model(settings.model) ?? seeing() ?? chatModels()[0])?.name ?? settings.model;
+  }
+  picker.show(conversation.model);
+  showHeat();
 }
 
 function showAside(shown) {

@@ -1,9 +1,10 @@
 // One turn on the page, and what can be done with it.
 
 import { Composer } from "./composer.js";
-import { copyButton, icon, iconButton, make } from "./dom.js";
+import { copyButton, iconButton, make } from "./dom.js";
 import { heatFigure } from "./heat.js";
 import * as history from "./history.js";
+import { icon } from "./icons.js";
 import { show } from "./markdown.js";
 import { short } from "./models.js";
 import { thumbnail } from "./pictures.js";

@@ -1,7 +1,8 @@
 // Which models the server has, which of them can see, and the list to pick from.
 
 import { call } from "./api.js";
-import { icon, make, say } from "./dom.js";
+import { make, say } from "./dom.js";
+import { icon } from "./icons.js";
 
 const GIGA = 1e9;
 const MEGA = 1e6;
@@ -90,7 +91,7 @@ export class ModelPicker {
     this.button.setAttribute("aria-expanded", "true");
     this.list.focus();
     await refresh().catch(() => {});
-    if (this.isOpen) this.draw();
+    if (this.isOpen) this.draw(this.marked);
   }
 
   close(refocus = false) {
@@ -100,11 +101,13 @@ export class ModelPicker {
     if (refocus) this.button.focus();
   }
 
-  draw() {
+  /** Lists the models; the mark stands at `marked`, at first the one in use. */
+  draw(marked = this.name) {
     const able = chatModels();
-    this.active = Math.max(0, able.findIndex((each) => short(each.name) === short(this.name)));
+    const chosen = able.findIndex((each) => short(each.name) === short(this.name));
+    this.active = Math.max(0, able.findIndex((each) => short(each.name) === short(marked)));
     this.list.replaceChildren(...able.map((each, place) => make("li", {
-      id: `model-${place}`, role: "option", "aria-selected": String(place === this.active), onclick: () => this.pick(place), onpointermove: () => this.move(place),
+      id: `model-${place}`, role: "option", "aria-selected": String(place === chosen), onclick: () => this.pick(place), onpointermove: () => this.move(place),
     },
     make("span", { class: "model-name" }, short(each.name)),
     make("span", { class: "model-facts" },
@@ -117,6 +120,7 @@ export class ModelPicker {
   move(place) {
     const options = [...this.list.children];
     this.active = Math.min(Math.max(place, 0), options.length - 1);
+    this.marked = chatModels()[this.active]?.name;
     options.forEach((option, each) => option.classList.toggle("active", each === this.active));
     options[this.active]?.scrollIntoView({ block: "nearest" });
     this.list.setAttribute("aria-activedescendant", options[this.active]?.id ?? "");

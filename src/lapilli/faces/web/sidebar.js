@@ -1,8 +1,9 @@
 // The list of conversations: search, open, rename, export, delete.
 
 import { matches } from "./conversation.js";
-import { icon, iconButton, make, toast } from "./dom.js";
+import { iconButton, make, toast } from "./dom.js";
 import * as history from "./history.js";
+import { icon } from "./icons.js";
 import { download, fileName, pack } from "./transfer.js";
 
 const DAY = 86_400_000;

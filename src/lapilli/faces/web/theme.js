@@ -1,6 +1,7 @@
 // Light, dark, or as the system has it.
 
-import { icon, say } from "./dom.js";
+import { say } from "./dom.js";
+import { icon } from "./icons.js";
 
 const KEPT = "lapilli.theme";
 const THEMES = ["auto", "light", "dark"];
