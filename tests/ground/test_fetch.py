@@ -7,6 +7,7 @@ import http.server
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -349,7 +350,10 @@ def test_a_packed_body_counts_unpacked(site: Site) -> None:
     assert fetch("http://public.example/", network=site.network).data == b"x" * 1000
     bomb = gzip.compress(gzip.compress(bytes(64 << 20)))
     site.pages["/"] = says(gzip.decompress(bomb), Content_Encoding="gzip")
+    tracemalloc.start()
     refused("http://public.example/", status=(400,), network=site.network, bytes=1 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
     for body, coding in ((small[:-9], "gzip"), (b"no gzip", "gzip"), (bomb, "gzip, gzip"), (small, "br")):
         site.pages["/"] = says(body, Content_Encoding=coding)
         refused("http://public.example/", status=(502,), network=site.network)

@@ -137,6 +137,8 @@ def test_an_unknown_model_is_told_in_ollamas_words(registry: FaultyRegistry, lib
     assert str(failed(registry, library, "library/none")) == "pull model manifest: file does not exist"
     with pytest.raises(InputError, match="invalid model name"):
         take(registry, library, "../../etc/passwd")
+    with pytest.raises(InputError, match="built in"):
+        pull(library, "mini")
     assert not library.root.exists() or list(library.blobs) == []
 
 
@@ -196,7 +198,12 @@ def test_a_model_half_pulled_can_be_removed(registry: FaultyRegistry, library: L
         library.remove(f"{registry.host}/library/m")
 
 
-@pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"[]\n", b'{"size": 1, "segment_bytes": 0}\n', b"null\n" * 9, None])
+SIZES = ["0", "-5", "true", "1e9", '"x"', str(1 << 70)]
+JUNK = [b"", b"\xff\xfe", b"[]\n", b"null\n" * 9, None]
+JUNK += [f'{{"size": {len(DATA)}, "segment_bytes": {size}}}\n{{"n": 0, "sha256": "x"}}\n'.encode() for size in SIZES]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
 def test_a_journal_that_makes_no_sense_is_begun_anew(
     registry: FaultyRegistry, library: Library, junk: bytes | None
 ) -> None:
@@ -232,6 +239,8 @@ def test_a_fault_that_passes_is_got_over(kind: str, registry: FaultyRegistry, li
     take(registry, library, settings=quick(registry, stall=0.25 if kind == "stall" else 5))
     assert not left
     assert kept(library)[DIGEST] == DATA
+    if kind not in ("flip", "other bytes", "other file"):  # what shows only in the end
+        assert len(registry.blob_requests()) <= 5 + 3 + 1
 
 
 @pytest.mark.parametrize("kind", FATAL)

@@ -44,10 +44,10 @@ def pull(
     """Fetch a model from its registry into the library; what an earlier pull got already is not fetched again.
 
     `progress` is called from this thread. With `insecure` the registry is spoken to over http. `cancel` ends it soon.
-    Raises RegistryError, whose `status` is the HTTP status that fits it; InputError for a name that is none;
-    NoRoomError before the first byte of a layer where the disk is too small; StoreError.
+    Raises RegistryError, whose `status` is the HTTP status that fits it; InputError for a name that is none, or built
+    in; NoRoomError before the first byte of a layer where the disk is too small; StoreError.
     """
-    parsed = ModelName.parse(name) if isinstance(name, str) else name
+    parsed = library.writable(name)
     settings, report = settings or TransferSettings(), progress or _say_nothing
     with _session(parsed, "pull", insecure, settings, cancel) as (remote, stop):
         report(Progress(words.PULLING_MANIFEST))

@@ -193,7 +193,7 @@ def _pull(request: Request, name: str, insecure: bool, report: Report, cancel: t
 
         check_outward(settings, None)
         owner, repository, revision = hub_name
-        hub.pull_hub(_library(request), f"{owner}/{repository}", revision, report)
+        hub.pull_hub(_library(request), f"{owner}/{repository}", revision, report, cancel=cancel)
         return
     if built_in_name(ModelName.parse(name)) is not None:
         return  # it is here, and nowhere else
