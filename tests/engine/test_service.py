@@ -25,6 +25,7 @@ from PIL import Image
 import lapilli
 from lapilli.engine.ask import Ask, LoadOrder, News, TemplateText
 from lapilli.engine.engine import EngineOptions
+from lapilli.engine.grammar import Constraint
 from lapilli.engine.local import LocalModel
 from lapilli.engine.sampler import SamplingOptions
 from lapilli.engine.service import EngineProcess
@@ -421,3 +422,24 @@ def test_adapters_by_request(run: Run[Any], process: EngineProcess, mini: LocalM
     assert first[-1].finished.heatmap
     vectors = run(process.embed(["a cat"], adapter=folder)).vectors, run(process.embed(["a cat"])).vectors
     assert not np.allclose(*vectors, atol=1e-2)
+
+
+def test_a_context_is_no_longer_than_the_cache(run: Run[Any]) -> None:
+    """An answer that nobody limited, or to more than there is room for, ends where the cache does."""
+
+    async def asked() -> tuple[Exception, News]:
+        bytes_a_token = 8192
+        order = dataclasses.replace(MINI, engine={"cache_bytes": 128 * bytes_a_token, "running": 2})
+        process = await EngineProcess.start(order)
+        assert process.facts.cache_tokens == 128
+        long = await failure(process, Ask(messages=(user("a " * 150),)))
+        form = Constraint.regex("[a-z]{400}")
+        limited = Ask(prompt="USER:", sampling={"max_tokens": 10**6}, constraint=(form.kind, form.text))
+        news = await all_news(process, limited)
+        await process.stop()
+        return long, news[-1]
+
+    long, last = run(asked())
+    assert isinstance(long, PromptError)
+    assert "at most 127 fit into a context of 128" in str(long)
+    assert (last.finished.reason, len(last.finished.ids)) == ("length", 128)

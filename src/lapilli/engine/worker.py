@@ -75,6 +75,8 @@ def _die_with(parent: int) -> None:
     """Have the system end this process when its parent ends; where it cannot, the closing pipe does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # where memory runs out, this one goes before the one who can start another
+            Path("/proc/self/oom_score_adj").write_text("300")
     if os.getppid() != parent:
         os._exit(0)
 
@@ -116,7 +118,10 @@ class Worker:
         self._outlet = outlet
         self._model = _load(order)
         self._engine = self._model.engine
-        self._intake = Intake(self._model.checkpoint, order.template, order.context)
+        pool = self._engine.scheduler.pool
+        most = pool.count * pool.size  # what the cache holds, a context cannot be longer
+        context = most if order.context is None else min(order.context, most)
+        self._intake = Intake(self._model.checkpoint, order.template, context)
         self.facts = _facts(self._model, self._intake)
         self._asked: dict[int, Asked] = {}
         self._running: dict[int, Asked] = {}
@@ -132,7 +137,8 @@ class Worker:
         """Do once what takes longer the first time: a prompt written out, weights read from the disk, two tokens."""
         with contextlib.suppress(LapilliError):
             self._intake.render(Ask(messages=({"role": "user", "content": "?"},)))
-        job = self._engine.submit(Prompt([0]), SamplingOptions(max_tokens=2))
+        token = int(self._model.config.image_token_id == 0)  # any that is no picture's
+        job = self._engine.submit(Prompt([token]), SamplingOptions(max_tokens=2))
         for _ in self._engine.stream(job):
             pass
 
