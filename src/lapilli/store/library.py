@@ -11,19 +11,16 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
-import secrets
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError, StoreError
 from lapilli.ground.files import open_regular
-from lapilli.ground.owner import Owner
-from lapilli.store.blobs import Blobs, disk_error, hash_file, parse_digest
+from lapilli.store.blobs import Blobs, hash_file, parse_digest
+from lapilli.store.fetched import Fetched
 from lapilli.store.linked import LinkedFolders, is_file_of_model
 from lapilli.store.manifests import (
     ADAPTER,
@@ -45,13 +42,13 @@ from lapilli.store.naming import ModelName
 from lapilli.store.package import Package
 from lapilli.store.shelf import Shelf
 from lapilli.store.sources import BUILT_IN, built_in, built_in_name, package_at, read_hub_name
+from lapilli.store.workshops import Workshops
 
 logger = logging.getLogger(__name__)
 
 PRUNE_SECONDS = 3600.0
 _TEXTS = (TEMPLATE, PROMPT, SYSTEM, PARAMETERS, MESSAGES, LICENSE)
 _DIGEST = re.compile(rb"sha256[:-]([0-9a-f]{64})")
-_WORKSHOP = re.compile(r"(.+)-[0-9a-f]{8}")
 
 
 class Library:
@@ -65,6 +62,8 @@ class Library:
         self.blobs = Blobs(self.root / "blobs")
         self._shelf = Shelf(self.root / "manifests")
         self._folders = LinkedFolders(self.root / "folders")
+        self._fetched = Fetched(self.root / "hub")
+        self._workshops = Workshops(self.root / "making")
         elsewhere = [Path(other) for other in others if Path(other).absolute() != self.root.absolute()]
         self._others = [(Shelf(other / "manifests"), Blobs(other / "blobs")) for other in elsewhere]
 
@@ -85,11 +84,12 @@ class Library:
                 if name.key in seen:
                     continue
                 seen.add(name.key)
-                try:
-                    found.append(self._package(shelf, path))
-                except StoreError as error:
-                    logger.warning("%s: %s", name.short, error)
-        fetched = (package_at(folder, text) for text, folder in self._hub_folders())
+                with contextlib.suppress(ModelNotFoundError):  # removed just now
+                    try:
+                        found.append(self._package(shelf, path))
+                    except StoreError as error:
+                        logger.warning("%s: %s", name.short, error)
+        fetched = (package_at(folder, text) for text, folder in self._fetched)
         found += [package for package in fetched if package is not None]
         return sorted(found, key=lambda package: package.modified, reverse=True)
 
@@ -171,7 +171,7 @@ class Library:
         """
         hub = read_hub_name(str(name))
         if hub is not None:
-            self._remove_hub(str(name), hub)
+            self._fetched.remove(str(name), *hub)
             return
         parsed = self.writable(name, "removed")
         with self._shelf.lock():
@@ -182,9 +182,9 @@ class Library:
                 if any(shelf.locate(parsed) for shelf, _ in self._others):
                     raise InputError(f"{parsed.short} lies in another program's store, which is only read here")
                 raise ModelNotFoundError(f"model {parsed.short!r} not found")
-            published, raw = path.stat().st_mtime, self._shelf.raw(path)
+            published, raw = self._shelf.written(path), self._shelf.raw(path)
             self._shelf.remove(path)
-            needed, busy = self._needed(), any(self._alive(folder) for folder in _entries(self.root / "making"))
+            needed, busy = self._needed(), self._workshops.busy()
             for digest in _digests(raw) - needed:
                 # One touched since may be what a live writer is about to publish: pruning takes it if nobody did.
                 if self.blobs.has(digest) and not (busy and self.blobs.path(digest).stat().st_mtime > published):
@@ -198,6 +198,8 @@ class Library:
             for name, path in shelf.names():
                 try:
                     faults = {self._fault(layer) for layer in shelf.read(path)} - {None}
+                except ModelNotFoundError:
+                    continue
                 except StoreError as error:
                     faults = {str(error)}
                 found += [f"{name.short}: {fault}: pull or create it again" for fault in sorted(map(str, faults))]
@@ -214,30 +216,18 @@ class Library:
             removed = self.blobs.prune(self._needed(), older_than_seconds)
             removed += self._shelf.prune()
             removed += self._folders.prune(self._linked())
-        return removed + self._prune_workshops(older_than_seconds) + self._prune_hub()
+        return removed + self._workshops.prune(older_than_seconds) + self._fetched.prune(older_than_seconds)
 
     def hub_folder(self, owner: str, name: str, revision: str = "main") -> Path:
         """Where a repository of the Hugging Face hub is kept, or would be. Raises InputError for no such name."""
-        text = f"hf:{owner}/{name}@{revision}"
-        if read_hub_name(text) != (owner, name, revision):
-            raise InputError("invalid model name")
-        return self.root / "hub" / owner / name / revision
+        return self._fetched.folder(owner, name, revision)
 
-    @contextlib.contextmanager
-    def workshop(self) -> Iterator[Path]:
+    def workshop(self) -> AbstractContextManager[Path]:
         """A folder on the store's disk to make something in; it is gone when the block ends, or at the next pruning.
 
         While it is there, blobs that were found of late stay, though nobody has published them yet.
         """
-        folder = self.root / "making" / f"{Owner.current()}-{secrets.token_hex(4)}"
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise disk_error(error) from None
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return self._workshops.open()
 
     def linked(self, layers: Sequence[Layer]) -> Path:
         """A folder of these layers by their names, as links to the blobs. Raises StoreError."""
@@ -281,7 +271,7 @@ class Library:
             name=name,
             digest=manifest.digest,
             size=manifest.size,
-            modified=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+            modified=datetime.fromtimestamp(shelf.written(path), UTC),
             model=folders.pop() if files else self._blob_or_fail(model[0].digest),
             projector=self._blob_or_fail(projector[0].digest) if projector else None,
             adapters=tuple(folders),
@@ -340,64 +330,11 @@ class Library:
         found = set()
         for shelf in self._shelves:
             for _, path in shelf.names():
-                with contextlib.suppress(StoreError):
+                with contextlib.suppress(StoreError, ModelNotFoundError):
                     manifest = shelf.read(path)
                     for layers in (*_grouped(manifest.of(ADAPTER)), manifest.of(JSON, TENSOR)):
                         found.add(self._folders.path(layers))
         return found
-
-    def _prune_workshops(self, older_than_seconds: float) -> list[str]:
-        removed = []
-        for folder in _entries(self.root / "making"):
-            if not self._alive(folder, older_than_seconds):
-                shutil.rmtree(folder, ignore_errors=True)
-                removed.append(folder.name)
-        return removed
-
-    @staticmethod
-    def _alive(workshop: Path, older_than_seconds: float = PRUNE_SECONDS) -> bool:
-        """Whether somebody is at work there; where nobody can tell, its age counts."""
-        match = _WORKSHOP.fullmatch(workshop.name)
-        owner = Owner.parse(match[1]) if match else None
-        alive = owner.alive if owner is not None else None
-        try:
-            return time.time() - workshop.stat().st_mtime <= older_than_seconds if alive is None else alive
-        except FileNotFoundError:
-            return False
-
-    def _hub_folders(self) -> Iterator[tuple[str, Path]]:
-        for owner in _entries(self.root / "hub"):
-            for name in _entries(owner):
-                for revision in _entries(name):
-                    suffix = "" if revision.name == "main" else f"@{revision.name}"
-                    text = f"hf:{owner.name}/{name.name}{suffix}"
-                    with contextlib.suppress(InputError):
-                        read_hub_name(text)
-                        yield text, revision
-
-    def _remove_hub(self, text: str, hub: tuple[str, str, str]) -> None:
-        folder = self.hub_folder(*hub)
-        if not folder.is_dir():
-            raise ModelNotFoundError(f"model {text!r} not found")
-        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
-        try:
-            os.rename(folder, aside)
-        except OSError as error:
-            raise disk_error(error) from None
-        self._prune_hub()
-
-    def _prune_hub(self) -> list[str]:
-        """Remove what was put aside to be removed, and folders that are left empty."""
-        removed = []
-        for owner in _entries(self.root / "hub"):
-            for name in _entries(owner):
-                for aside in name.glob(".*.old"):
-                    shutil.rmtree(aside, ignore_errors=True)
-                    removed.append(aside.name)
-                for folder in (name, owner):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(folder)
-        return removed
 
 
 def _built_in_package(name: str) -> Package:
@@ -423,14 +360,6 @@ def _digests(raw: bytes) -> set[str]:
     with contextlib.suppress(StoreError):
         found |= {layer.digest for layer in Manifest.parse(raw)}
     return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    """The folders in a folder that are not hidden."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
-    except OSError:
-        return []
 
 
 def _is_path(text: str) -> bool:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from lapilli.errors import InputError, StoreError
+from lapilli.errors import InputError, ModelNotFoundError, StoreError
 from lapilli.ground.files import flush, open_regular, publish
 from lapilli.store.blobs import disk_error
 from lapilli.store.manifests import MAX_BYTES, Manifest
@@ -51,16 +51,28 @@ class Shelf:
         return ModelName(*path.relative_to(self.root).parts)
 
     def read(self, path: Path) -> Manifest:
-        """A manifest. Raises StoreError for a damaged one."""
+        """A manifest. Raises StoreError for a damaged one, ModelNotFoundError where it has been removed meanwhile."""
         return Manifest.parse(self.raw(path))
 
     def raw(self, path: Path) -> bytes:
-        """A manifest's bytes, no more of them than a manifest may have and one."""
+        """A manifest's bytes, no more of them than a manifest may have and one.
+
+        Raises ModelNotFoundError where it has been removed meanwhile, StoreError where it cannot be read.
+        """
         try:
             with open_regular(path) as file:
                 return file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            raise ModelNotFoundError(f"model {self.named(path).short!r} not found") from None
         except OSError as error:
             raise StoreError(f"the manifest cannot be read: {(error.strerror or 'unknown error').lower()}") from None
+
+    def written(self, path: Path) -> float:
+        """When a manifest was written, in seconds since the epoch. Raises ModelNotFoundError where it is gone."""
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            raise ModelNotFoundError(f"model {self.named(path).short!r} not found") from None
 
     def write(self, name: ModelName, manifest: Manifest) -> None:
         """Put a manifest under a name; it is there whole, or what was there before is."""
