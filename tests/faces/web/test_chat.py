@@ -13,6 +13,8 @@ from page import ask, encoded, give, last
 
 pytestmark = pytest.mark.browser
 
+FULL = "() => { IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }; }"
+
 
 def until(what: Callable[[], object], seconds: float = 5) -> None:
     """Waits until `what` holds."""
@@ -151,6 +153,8 @@ def test_a_model_that_cannot_see_is_not_sent_pictures_unasked(page: Any, fake: F
     page.locator(".figures").wait_for()
     assert fake.asked[0]["model"] == "phi3:medium"
     assert fake.asked[0]["messages"] == [{"role": "user", "content": "What is there?"}]
+    ask(page, "And now?")  # warned once is enough, and the picture still stays here
+    assert all("images" not in each for each in fake.asked[1]["messages"])
 
 
 def test_the_warning_offers_a_model_that_sees(page: Any, fake: Fake, shapes: Path) -> None:
@@ -165,6 +169,37 @@ def test_the_warning_offers_a_model_that_sees(page: Any, fake: Fake, shapes: Pat
     assert not page.locator(".warning").is_visible()
     ask(page, "What is there?")
     assert fake.asked[0]["model"] == "mini:latest"
+
+
+def test_asking_a_blind_model_again_warns_too(page: Any, fake: Fake, shapes: Path) -> None:
+    give(page, shapes, "paste")
+    ask(page, "What is there?")
+    page.locator("#model").click()
+    page.get_by_role("option", name="phi3:medium").click()
+    page.get_by_role("button", name="Ask again").click()
+    page.locator(".toast", has_text="phi3:medium cannot see pictures.").wait_for()
+    assert len(fake.asked) == 1
+    page.locator(".toast").get_by_role("button", name="Ask mini instead").click()
+    page.locator(".answer .count").wait_for()
+    assert fake.asked[1] == fake.asked[0]
+
+
+def test_a_browser_without_room_still_answers(page: Any) -> None:
+    page.evaluate(FULL)
+    ask(page, "hello")
+    assert last(page).inner_text() == PLAIN
+    page.locator(".toast", has_text="This browser has no room").wait_for()
+
+
+def test_a_picture_that_cannot_be_kept_is_not_lost(page: Any, fake: Fake, shapes: Path) -> None:
+    page.evaluate(FULL)
+    give(page, shapes, "paste")
+    page.locator("#words").fill("What is there?")
+    page.locator("#words").press("Enter")
+    page.locator(".toast", has_text="it was not sent").wait_for()
+    assert page.locator("#words").input_value() == "What is there?"
+    assert page.locator(".strip img").count() == 1
+    assert fake.asked == []
 
 
 def test_the_heat_map_lies_over_the_picture(page: Any, fake: Fake, shapes: Path, stars: Path) -> None:

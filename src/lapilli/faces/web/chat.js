@@ -4,13 +4,14 @@ import { Away, Cut, Refused, stream } from "./api.js";
 import * as tree from "./conversation.js";
 import * as history from "./history.js";
 import { newId } from "./dom.js";
+import { isBlind } from "./models.js";
 import { base64, fromBase64 } from "./pictures.js";
 import { settings } from "./settings.js";
 
 const SAVE_EVERY = 300; // milliseconds, while an answer grows
 const NANO = 1e9;
 
-/** Events: `opened`, `changed` (which turns there are, or how one stands), `grew` (detail: the turn), `away`, `listed`. */
+/** Events: `opened`, `changed` (which turns there are, or how one stands), `grew` (detail: the turn), `away`, `listed`, `unkept`. */
 export class Chat extends EventTarget {
   constructor() {
     super();
@@ -89,7 +90,8 @@ export class Chat extends EventTarget {
 
   async read(conversation, turn, signal) {
     const asked = tree.leading(conversation, tree.parentOf(conversation, turn));
-    const { blind } = asked.at(-1);
+    // The reader has been warned: see `check` in main.js.
+    const blind = asked.at(-1).blind || isBlind(conversation.model);
     turn.looked = blind ? [] : asked.flatMap((each) => each.pictures);
     const said = asked.filter((each) => each.role === "user" || each.content);
     const body = {
@@ -120,19 +122,24 @@ export class Chat extends EventTarget {
 
   saveSoon(conversation) {
     if (this.timers.has(conversation.id)) return;
-    this.timers.set(conversation.id, setTimeout(() => this.save(conversation), SAVE_EVERY));
+    this.timers.set(conversation.id, setTimeout(() => this.save(conversation, { quietly: true }), SAVE_EVERY));
   }
 
-  async save(conversation) {
+  /** Keeps a conversation; a browser that has no room for it does not stop an answer. */
+  async save(conversation, how = {}) {
     clearTimeout(this.timers.get(conversation.id));
     this.timers.delete(conversation.id);
-    await history.save(conversation);
-    this.tell("listed");
+    try {
+      await history.save(conversation, how);
+    } catch (error) {
+      this.tell("unkept", error);
+    }
+    if (!how.quietly) this.tell("listed");
   }
 
   /** Keeps what has come so far, when the page goes. */
   saveAll() {
-    for (const { conversation } of this.live.values()) history.save(conversation);
+    for (const { conversation } of this.live.values()) history.save(conversation, { quietly: true });
   }
 }
 

@@ -58,6 +58,12 @@ export class Composer {
     this.draw();
   }
 
+  restore(text, held) {
+    this.words.value ||= text;
+    this.pictures = [...held, ...this.pictures];
+    this.draw();
+  }
+
   setAnswering(answering) {
     const held = document.activeElement === this.sendButton || document.activeElement === this.stopButton;
     this.answering = answering;

@@ -69,9 +69,10 @@ export function conversation(id) {
   return get("conversations", id);
 }
 
-export async function save(conversation) {
+/** Keeps a conversation as it stands; `quietly` does not tell other tabs. */
+export async function save(conversation, { quietly = false } = {}) {
   await put("conversations", conversation);
-  channel?.postMessage(conversation.id);
+  if (!quietly) channel?.postMessage(conversation.id);
 }
 
 export function picture(id) {

@@ -5,10 +5,10 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import * as tree from "./conversation.js";
 import { find, make, say, setIcon, toast } from "./dom.js";
+import { wireDrop } from "./drop.js";
 import * as history from "./history.js";
 import { icon } from "./icons.js";
-import { ModelPicker, model, refresh, seeing, sees, chatModels, short } from "./models.js";
-import { among } from "./pictures.js";
+import { ModelPicker, chatModels, isBlind, model, refresh, seeing, sees, short } from "./models.js";
 import { askForKey, keep, openSettings, restore, settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { wireTheme } from "./theme.js";
@@ -33,14 +33,22 @@ const composer = new Composer({
   id: "words", label: "Message", placeholder: "Ask, or drop a picture", check, tools: [heat], stop: () => chat.stop(),
   send: (text, pictures, how) => {
     thread.goToEnd();
-    chat.ask(text, pictures, how);
+    chat.ask(text, pictures, how).catch((error) => {
+      toast(`It could not be kept, so it was not sent: ${error.message}`);
+      composer.restore(text, pictures);
+    });
   },
 });
 const thread = new Thread(find("thread"), find("scroll"), find("to-end"), {
   check,
   siblings: (turn) => tree.siblings(chat.conversation, turn),
   choose: (turn) => chat.choose(turn),
-  again: (turn) => unlessAnswering(() => chat.again(turn)),
+  again: (turn) => unlessAnswering(() => {
+    const found = check([]);
+    if (!found) return chat.again(turn);
+    const [choice] = found.choices;
+    return toast(found.text, choice && { label: choice.label, act: () => { choice.act(); chat.again(turn); } });
+  }),
   edit: (turn, text, pictures, how) => unlessAnswering(() => chat.ask(text, pictures, { ...how, instead: turn })),
 });
 const sidebar = new Sidebar({ list: find("list"), search: find("search") }, {
@@ -75,7 +83,7 @@ function useModel(name) {
 /** Pictures are not sent to a model that cannot see them without the reader knowing. */
 function check(pictures) {
   const name = chat.conversation.model;
-  if (!model(name) || sees(name)) return null;
+  if (!isBlind(name)) return null;
   const shown = tree.path(chat.conversation).some((turn) => turn.pictures.length && !turn.blind);
   if (!pictures.length && !shown) return null;
   const able = seeing();
@@ -123,6 +131,7 @@ chat.addEventListener("changed", ({ detail: turn }) => {
 chat.addEventListener("grew", ({ detail: turn }) => thread.grow(turn));
 chat.addEventListener("listed", () => sidebar.show(chat.conversation.id));
 chat.addEventListener("away", () => away(0));
+chat.addEventListener("unkept", ({ detail }) => toast(`This browser has no room for the conversation: ${detail.message}`));
 
 /** Says that the server is away, and looks for it again, less and less often. */
 let waiting = null;
@@ -201,29 +210,6 @@ function startNew() {
   composer.focus();
 }
 
-function wireDrop() {
-  let depth = 0;
-  const holds = (event) => event.dataTransfer?.types.includes("Files");
-  const show = (shown) => { find("drop").hidden = !shown; };
-  addEventListener("dragenter", (event) => { if (holds(event)) { depth += 1; show(true); } });
-  addEventListener("dragleave", (event) => { if (holds(event)) { depth -= 1; show(depth > 0); } });
-  addEventListener("dragover", (event) => { if (holds(event)) event.preventDefault(); });
-  addEventListener("drop", (event) => {
-    if (!holds(event)) return;
-    event.preventDefault();
-    depth = 0;
-    show(false);
-    const files = among(event.dataTransfer);
-    if (files.length) composer.add(files);
-    else toast("That was not a picture.");
-  });
-  addEventListener("paste", (event) => {
-    if (event.target.closest?.("textarea, input, dialog")) return;
-    const files = among(event.clipboardData);
-    if (files.length) composer.add(files);
-  });
-}
-
 function wireKeys() {
   addEventListener("keydown", (event) => {
     const command = event.ctrlKey || event.metaKey;
@@ -265,7 +251,7 @@ async function start() {
   find("settings-open").onclick = () => openSettings(chat.conversation, () => { if (Object.keys(chat.conversation.turns).length) chat.saveSoon(chat.conversation); });
   wireTheme(find("theme"));
   wireAside();
-  wireDrop();
+  wireDrop(find("drop"), (files) => composer.add(files));
   wireKeys();
   wireDraft();
   addEventListener("pagehide", () => chat.saveAll());

@@ -42,6 +42,11 @@ export function sees(name) {
   return model(name)?.capabilities.includes("vision") ?? false;
 }
 
+/** True if the server says that the model cannot see; one that it does not know may be able to. */
+export function isBlind(name) {
+  return model(name) !== undefined && !sees(name);
+}
+
 /** The first model that can see, loaded ones first. */
 export function seeing() {
   const able = chatModels().filter((each) => each.capabilities.includes("vision"));
