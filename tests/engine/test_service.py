@@ -284,7 +284,8 @@ async def mourners(process: EngineProcess, blow: signal.Signals, *asks: Ask) -> 
         await asyncio.sleep(0.01)
     struck = time.monotonic()
     os.kill(process.pid, blow)
-    return await asyncio.gather(*tasks)
+    async with asyncio.timeout(20):
+        return await asyncio.gather(*tasks)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.soak)])
