@@ -123,6 +123,15 @@ def test_what_is_not_said_stays_and_what_is_said_counts(library: Library, pair: 
     assert library.find("base").system == "Old."
 
 
+def test_who_can_run_it_is_kept_and_shown(library: Library, pair: dict[str, str]) -> None:
+    make(library, "base", files=pair, renderer="r", requires="0.14")
+    make(library, "derived", **{"from": "base"}, parser="p", requires="0.15")
+    shown = library.find("derived").show()
+    assert (shown["renderer"], shown["parser"], shown["requires"]) == ("r", "p", "0.15")
+    assert Modelfile.parse(shown["modelfile"]).requires == "0.15"
+    assert "parser" not in library.find("base").show()
+
+
 def test_mini_can_be_built_upon_and_its_name_not_taken(library: Library) -> None:
     make(library, "counting", **{"from": "mini"}, system="You count.")
     package = library.find("counting")

@@ -37,7 +37,7 @@ from lapilli.store.manifests import (
     Layer,
     Manifest,
 )
-from lapilli.store.package import Package, TemplateText, usual_parameters
+from lapilli.store.package import NEEDS, Package, TemplateText, usual_parameters
 from lapilli.store.progress import SUCCESS, WRITING_MANIFEST, Progress, Report
 from lapilli.store.request import PICKLES, PLAIN, Found, read_quantization
 from lapilli.store.request import CreateRequest as CreateRequest
@@ -95,6 +95,7 @@ class _Making:
         self.details: dict[str, Any] = {}
         self.kind = read_quantization(request.quantize)
         self.usual: dict[str, Any] = {}
+        self.needs: dict[str, str] = {}
 
     def take_source(self, pull: Callable[[str], None] | None) -> None:
         """Begin with a model that is here, or can be fetched."""
@@ -112,7 +113,7 @@ class _Making:
             return
         for layer in self.library.manifest(self.request.source).layers:
             self._reuse(layer)
-        self.details = dict(package.details)
+        self.details, self.needs = dict(package.details), package.needs
 
     def take_files(self) -> None:
         """Add the files of a model, or of its projector."""
@@ -226,8 +227,8 @@ class _Making:
         families = self.details["families"]
         if self._of(PROJECTOR) and "clip" not in families:
             self.details["families"] = [*families, "clip"]
-        told = {"renderer": self.request.renderer, "parser": self.request.parser, "requires": self.request.requires}
-        config = self.library.add_config(self.details, self.layers, **told)
+        said = {name: value for name in NEEDS if (value := getattr(self.request, name))}
+        config = self.library.add_config(self.details, self.layers, **(self.needs | said))
         self.progress(Progress(WRITING_MANIFEST))
         return Manifest(config, tuple(self.layers))
 
