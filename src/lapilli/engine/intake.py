@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Intaken:
-    """An ask, ready for the engine; `truncated` tokens of it were left out."""
+    """An ask, ready for the engine; `truncated` tokens of it were left out, `pictures` are kept for a heat map."""
 
     prompt: Prompt
     options: SamplingOptions
@@ -70,7 +70,7 @@ class Intake:
         wanted = context if options.max_tokens is None else options.max_tokens
         fitting = _Fitting(self, build, messages, ask.before, context, max(1, min(wanted, context // 4)))
         prompt, truncated = fitting.cut() if ask.truncate else fitting.whole()
-        return Intaken(prompt, options, constraint, context, pictures, truncated)
+        return Intaken(prompt, options, constraint, context, pictures if ask.heatmap else (), truncated)
 
     def render(self, ask: Ask) -> str:
         """The prompt as text, `<image>` where a picture stands; nothing is checked against the context."""
