@@ -60,8 +60,10 @@ class MarkReader:
 class Glance:
     """What the tower sees of pictures, several at once; with a cache, each once for all."""
 
-    def __init__(self, model: Llava, prompts: PromptBuilder, cache: FeatureCache | None) -> None:
-        self.model, self.prompts = model, prompts
+    def __init__(
+        self, model: Llava, prompts: PromptBuilder, cache: FeatureCache | None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model, self.prompts, self.dtype = model, prompts, dtype
         one_tile = not model.config.is_next and prompts.image_processor is not None
         self.kept = KeptPictures(cache, self._maker) if cache is not None and one_tile else None
 
@@ -76,43 +78,51 @@ class Glance:
 
     @torch.no_grad()
     def tiles(self, images: Sequence[ImageInput], files: Sequence[PictureFile]) -> list[Tensor]:
-        """The tower's features (T, N, D) of each picture."""
-        device = self.model.device
+        """The tower's features (T, N, D) of each picture, the same whether they were kept or not."""
         fresh = [place for place, image in enumerate(images) if image.pixels_TCHW.size]
-        found: dict[int, Tensor] = {}
-        if fresh:
-            pixels_TCHW = torch.from_numpy(np.concatenate([images[place].pixels_TCHW for place in fresh]))
-            seen_TND = self.model.see(pixels_TCHW.to(device, self.model.dtype))
-            parts = torch.split(seen_TND, [len(images[place].pixels_TCHW) for place in fresh])
-            found = dict(zip(fresh, parts, strict=True))
-            if self.kept is not None:
-                for place in fresh:
-                    values_ND = found[place][0].to(torch.bfloat16).cpu().contiguous()
-                    features = Features.of(values_ND.view(torch.uint16).numpy(), "bfloat16")
-                    self.kept.cache.put(self.kept.key(files[place]), features)
-        for place in range(len(images)):
-            if place not in found:
+        found = dict(zip(fresh, self._see([images[place] for place in fresh]), strict=True))
+        for place, file in enumerate(files):
+            if self.kept is not None and place in found:
+                self.kept.cache.put(self.kept.key(file), _features(found[place][0]))
+            elif place not in found:
                 assert self.kept is not None
-                kept = self.kept.cache.get(self.kept.key(files[place]))
+                kept = self.kept.cache.get(self.kept.key(file))
                 # It was there when the sample was made, and a budget may have made it give way since.
-                found[place] = self._again(files[place]) if kept is None else _tensor(kept)[None].to(device)
+                found[place] = self._again(file) if kept is None else _tensor(kept)[None].to(self.model.device)
         return [found[place] for place in range(len(images))]
+
+    def _see(self, images: Sequence[ImageInput]) -> list[Tensor]:
+        """On a CPU one picture at a time: there a picture's last bits depend on how many are seen together."""
+        device, counts = self.model.device, [len(image.pixels_TCHW) for image in images]
+        if not images:
+            return []
+        pixels = [torch.from_numpy(image.pixels_TCHW).to(device, self.model.dtype) for image in images]
+        if device.type == "cpu":
+            seen = [self.model.see(pixels_TCHW) for pixels_TCHW in pixels]
+        else:
+            seen = list(torch.split(self.model.see(torch.cat(pixels)), counts))
+        return [tiles_TND.to(self.dtype) for tiles_TND in seen]
 
     def _again(self, file: PictureFile) -> Tensor:
         assert self.prompts.image_processor is not None
-        image = self.prompts.image_processor.prepare(show(file.read()).image)
-        return self.model.see(torch.from_numpy(image.pixels_TCHW).to(self.model.device, self.model.dtype))
+        return self._see([self.prompts.image_processor.prepare(show(file.read()).image)])[0]
 
     @property
     def _maker(self) -> str:
         assert self.model.vision is not None
         assert self.prompts.image_processor is not None
-        digest = hashlib.sha256(repr((self.model.config, self.prompts.image_processor.to_dict())).encode())
+        digest = hashlib.sha256(repr((self.dtype, self.model.config, self.prompts.image_processor.to_dict())).encode())
         for name, value in self.model.vision.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
+def _features(tile_ND: Tensor) -> Features:
+    name, value_ND = str(tile_ND.dtype).removeprefix("torch."), tile_ND.cpu().contiguous()
+    return Features.of((value_ND.view(torch.uint16) if name == "bfloat16" else value_ND).numpy(), name)
+
+
 def _tensor(features: Features) -> Tensor:
-    return torch.from_numpy(np.array(features.array())).view(torch.bfloat16)
+    tensor = torch.from_numpy(np.array(features.array()))
+    return tensor.view(torch.bfloat16) if features.dtype == "bfloat16" else tensor

@@ -99,7 +99,8 @@ def run(
                     found = objective.loss(piece)
                 if not bool(torch.isfinite(found["loss"])):
                     raise _not_a_number(objective, found["loss"], step, options, folder)
-                found["loss"].backward()  # type: ignore[no-untyped-call]
+                if found["loss"].requires_grad:  # a piece without a picture teaches a projector nothing
+                    found["loss"].backward()  # type: ignore[no-untyped-call]
                 for name, value in found.items():
                     losses[name] = losses[name] + value.detach() if name in losses else value.detach()
             ranks.average(learning.values())

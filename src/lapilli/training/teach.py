@@ -140,7 +140,7 @@ def prepare(
         add_adapters(model, recipe.lora, recipe.seed)
     model.to(device)
     cache = FeatureCache(_KEPT_IN_MEMORY, work / "features", _KEPT_ON_DISK) if model.vision is not None else None
-    glance = Glance(model, checkpoint.prompts, cache)
+    glance = Glance(model, checkpoint.prompts, cache, torch.bfloat16 if recipe.bf16 else torch.float32)
     maker = SampleMaker(
         glance.reader,
         recipe.max_tokens,
