@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any
 
 import pytest
@@ -198,6 +199,12 @@ def test_logprobs_carry_bytes() -> None:
             "top_logprobs": [{"token": "é", "logprob": -0.5, "bytes": [195, 169]}],
         }
     ]
+
+
+def test_what_cannot_be_said_is_not_among_the_likeliest() -> None:
+    never = Likelihood(token="b", logprob=-math.inf, data=b"b")
+    (told,) = ollama.logprobs([Likelihood(token="a", logprob=-math.inf, data=b"a", top=(never,))])
+    assert told == {"token": "a", "logprob": -9999.0, "bytes": [97]}
 
 
 def test_a_whole_answer_is_its_pieces_joined() -> None:

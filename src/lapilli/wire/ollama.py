@@ -6,6 +6,7 @@ The contract is Ollama's `api/types.go`; `docs/ollama.md` lists what is delibera
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,6 +20,7 @@ MOST_PICTURES = 32
 MOST_TURNS = 10_000
 MOST_TOOLS = 1_000
 MOST_TOP = 20
+LEAST_LOGPROB = -9999.0
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -280,14 +282,16 @@ def logprobs(tokens: Sequence[Likelihood]) -> list[dict[str, Any]]:
     told = []
     for token in tokens:
         item = _likelihood(token)
-        if token.top:
-            item["top_logprobs"] = [_likelihood(other) for other in token.top]
+        possible = [other for other in token.top if math.isfinite(other.logprob)]
+        if possible:
+            item["top_logprobs"] = [_likelihood(other) for other in possible]
         told.append(item)
     return told
 
 
 def _likelihood(token: Likelihood) -> dict[str, Any]:
-    return {"token": token.token, "logprob": token.logprob, "bytes": list(token.data)}
+    # JSON has no infinity.
+    return {"token": token.token, "logprob": max(token.logprob, LEAST_LOGPROB), "bytes": list(token.data)}
 
 
 def _ended(piece: dict[str, Any], said: Said, *, context: bool) -> dict[str, Any]:
