@@ -316,7 +316,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
             self.send_header(name, value)
         self.end_headers()
-        more = body or b"x"
+        more = body + b"x" * 1000
         for _ in range(times):
             self._send(f"{len(more):x}\r\n".encode() + more + b"\r\n", True)
             more = b"x" * 16384
