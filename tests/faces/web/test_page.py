@@ -71,6 +71,10 @@ def test_nothing_sticks_out_sideways(open_page: Callable[..., Any], shapes: Path
     ask(page, "code, please, and a-word-without-any-blank-" + "x" * 200)
     sizes = page.evaluate(SIZES)
     assert all(inner <= outer + 1 for inner, outer in sizes)
+    page.locator("#model").click()
+    box = page.locator("#model-list").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
 
 
 def test_the_keyboard_reaches_everything_in_order(page: Any, shapes: Path) -> None:
