@@ -19,7 +19,8 @@ from typing import Any
 from lapilli.engine.ask import Ask, Finished, ModelFacts, News, TemplateText, TokenNews
 from lapilli.engine.grammar import Constraint
 from lapilli.errors import InputError
-from lapilli.faces.residents import Resident, Residents
+from lapilli.faces.bases import Resident
+from lapilli.faces.residents import Residents
 from lapilli.inputs.abilities import template_abilities
 from lapilli.inputs.replies import ReplyPart, ReplyReader
 from lapilli.inputs.templates import ChatTemplate

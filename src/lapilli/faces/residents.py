@@ -15,15 +15,12 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 from lapilli.engine.ask import LoadOrder
 from lapilli.engine.service import EngineProcess
 from lapilli.errors import BusyError, CheckpointError, EngineGoneError, LapilliError, NoMemoryError
 from lapilli.faces.admission import CLOSED, Admission
+from lapilli.faces.bases import Base, Key, Resident, is_plain, key_of
 from lapilli.faces.footprint import computes_elsewhere, engine_options, footprint, taken
 from lapilli.faces.places import Places
 from lapilli.ground.durations import size_text
@@ -36,61 +33,7 @@ from lapilli.store.package import Package
 log = logging.getLogger("lapilli.residents")
 
 Start = Callable[[LoadOrder], Awaitable[EngineProcess]]
-Key = tuple[Any, ...]
 _STOP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resident:
-    """A model in memory, as one request (or who lists them) sees it.
-
-    `load_seconds` and `queue_seconds` are how long this request waited for it to be loaded and for a place.
-    `expires_at` is None where it stays for ever.
-    """
-
-    package: Package
-    process: EngineProcess
-    load_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    expires_at: datetime | None = None
-
-
-@dataclass(eq=False)
-class _Base:
-    """One base model: its process, who is at it, and until when it stays. `held` are bytes that are counted for it."""
-
-    key: Key
-    order: LoadOrder
-    packages: dict[str, Package]
-    places: Places
-    keep_alive: float
-    need: int
-    held: int = 0
-    users: int = 0
-    process: EngineProcess | None = None
-    leaving: bool = False
-    used_at: float = field(default_factory=time.time)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    loading: asyncio.Task[None] | None = None
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def package(self) -> Package:
-        """The one of its names that was asked for last."""
-        return next(reversed(self.packages.values()))
-
-    @property
-    def expires_at(self) -> float:
-        """When it is given up if nobody asks, in seconds since 1970."""
-        return float("inf") if self.keep_alive < 0 else self.used_at + self.keep_alive
-
-    @property
-    def ready(self) -> bool:
-        return self.process is not None and self.process.alive
-
-    def memory(self) -> int:
-        """Bytes that it has now."""
-        return 0 if self.process is None else self.process.memory_bytes()
 
 
 class Residents:
@@ -101,7 +44,7 @@ class Residents:
         self.admission = Admission(settings.num_parallel, settings.max_queue)
         self.draining = False
         self._start = start or self._start_process
-        self._bases: dict[Key, _Base] = {}
+        self._bases: dict[Key, Base] = {}
         self._making_room = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +86,7 @@ class Residents:
                     process=base.process,
                     load_seconds=loaded - came,
                     queue_seconds=time.perf_counter() - loaded,
-                    expires_at=_moment(base),
+                    expires_at=base.leaves_at(),
                 )
             finally:
                 base.places.give()
@@ -157,7 +100,7 @@ class Residents:
     def running(self) -> list[Resident]:
         """Every model in memory."""
         return [
-            Resident(package=base.package, process=base.process, expires_at=_moment(base))
+            Resident(package=base.package, process=base.process, expires_at=base.leaves_at())
             for base in self._bases.values()
             if base.process is not None and base.process.alive
         ]
@@ -206,10 +149,10 @@ class Residents:
 
     # --- coming and going ---
 
-    async def _enter(self, package: Package) -> _Base:
+    async def _enter(self, package: Package) -> Base:
         """The base of this package, loaded, with one more at it; who enters must `_leave`."""
         try:
-            key = await asyncio.to_thread(_key, package, self.settings)
+            key = await asyncio.to_thread(key_of, package, self.settings)
         except OSError as error:
             why = (error.strerror or "unknown error").lower()
             raise CheckpointError(f"{package.name}: its files cannot be opened: {why}") from None
@@ -239,7 +182,7 @@ class Residents:
             self._leave(base)
             await base.gone.wait()
 
-    async def _loaded(self, base: _Base) -> None:
+    async def _loaded(self, base: Base) -> None:
         assert base.loading is not None
         try:
             await asyncio.shield(base.loading)
@@ -248,14 +191,14 @@ class Residents:
                 raise BusyError(CLOSED) from None
             raise
 
-    def _leave(self, base: _Base) -> None:
+    def _leave(self, base: Base) -> None:
         base.users -= 1
         base.used_at = time.time()
         if base.users == 0 and not base.gone.is_set() and base.process is not None:
             self._rest(base)
         self._tell()
 
-    def _rest(self, base: _Base) -> None:
+    def _rest(self, base: Base) -> None:
         """Nobody is at it any more: it goes at once, later, or never."""
         if base.timer is not None:
             base.timer.cancel()
@@ -266,7 +209,7 @@ class Residents:
             wait = min(base.expires_at - time.time(), 86400.0)
             base.timer = asyncio.get_running_loop().call_later(max(0.0, wait), self._expire, base)
 
-    def _expire(self, base: _Base) -> None:
+    def _expire(self, base: Base) -> None:
         if base.users or base.leaving:
             return
         if base.expires_at <= time.time():
@@ -276,7 +219,7 @@ class Residents:
 
     # --- loading ---
 
-    async def _begin(self, key: Key, package: Package) -> _Base | None:
+    async def _begin(self, key: Key, package: Package) -> Base | None:
         """Have a base loaded; None where another request began it meanwhile."""
         settings = self.settings
         need = await asyncio.to_thread(footprint, package, settings)
@@ -285,18 +228,18 @@ class Residents:
         order = LoadOrder(
             path=package.model,
             projector=package.projector,
-            quantize=settings.quantize if _is_plain(package) else None,
+            quantize=settings.quantize if is_plain(package) else None,
             device=settings.device,
             context=settings.context_length or None,
             engine=engine_options(settings),
         )
-        base = _Base(key, order, {package.name: package}, Places(settings.num_parallel), settings.keep_alive, need)
+        base = Base(key, order, {package.name: package}, Places(settings.num_parallel), settings.keep_alive, need)
         self._bases[key] = base
         base.loading = asyncio.create_task(self._load(base))
         base.loading.add_done_callback(_look_at)
         return base
 
-    async def _load(self, base: _Base) -> None:
+    async def _load(self, base: Base) -> None:
         name = base.package.name
         try:
             async with self._making_room:
@@ -319,14 +262,14 @@ class Residents:
     async def _start_process(self, order: LoadOrder) -> EngineProcess:
         return await EngineProcess.start(order, seconds=self.settings.load_timeout)
 
-    async def _watch(self, base: _Base, process: EngineProcess) -> None:
+    async def _watch(self, base: Base, process: EngineProcess) -> None:
         """See a process end that nobody ended: who waits is told, who asks next has it started anew."""
         await process.gone.wait()
         if not base.leaving:
             log.warning("%s: its process ended by itself; the next request starts another", base.package.name)
         self._forget(base)
 
-    def _forget(self, base: _Base) -> None:
+    def _forget(self, base: Base) -> None:
         if self._bases.get(base.key) is base:
             del self._bases[base.key]
         if base.timer is not None:
@@ -338,7 +281,7 @@ class Residents:
 
     # --- room ---
 
-    async def _make_room(self, base: _Base) -> None:
+    async def _make_room(self, base: Base) -> None:
         """Have others go until this one fits; those first that would go soonest anyway, and idle ones before others."""
         while True:
             others = [other for other in self._bases.values() if other is not base]
@@ -372,12 +315,12 @@ class Residents:
             return 1 << 62  # the system does not say, or it is not the memory in question
         return left - sum(max(0, base.held - base.memory()) for base in bases)
 
-    def _give_up(self, base: _Base) -> asyncio.Task[None]:
+    def _give_up(self, base: Base) -> asyncio.Task[None]:
         """End a base's process; those who ask for it meanwhile wait until it has gone."""
         base.leaving = True
         return self._keep(asyncio.create_task(self._end(base, seconds=_STOP_SECONDS)))
 
-    async def _end(self, base: _Base, *, seconds: float) -> None:
+    async def _end(self, base: Base, *, seconds: float) -> None:
         if base.loading is not None and not base.loading.done():
             base.loading.cancel()
             await asyncio.wait([base.loading])
@@ -410,31 +353,6 @@ class Residents:
 
     async def _next_change(self) -> None:
         await self._changed.wait()
-
-
-def _key(package: Package, settings: Settings) -> Key:
-    """What two packages have in common that one process can serve: the files, as they are now."""
-    return _stamp(package.model), package.projector and _stamp(package.projector), settings.quantize
-
-
-def _stamp(path: Path) -> tuple[Any, ...]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [(file, file.stat()) for file in files if not file.name.startswith(".")]
-    # What is named by its content never changes; the store touches it where it is found again.
-    named = path.name.startswith("sha256-") or path.parent.name == "folders"
-    return str(path.resolve()), *((file.name, stat.st_size, 0 if named else stat.st_mtime_ns) for file, stat in stats)
-
-
-def _is_plain(package: Package) -> bool:
-    """Whether its matrices are floats, which can be rounded on loading."""
-    return all(type.startswith(("F", "BF")) for _, type, _ in package.header.tensors)
-
-
-def _moment(base: _Base) -> datetime | None:
-    if base.keep_alive < 0:
-        return None
-    now = datetime.now(UTC)
-    return now + timedelta(seconds=base.keep_alive if base.users else max(0.0, base.expires_at - time.time()))
 
 
 def _look_at(task: asyncio.Task[None]) -> None:
