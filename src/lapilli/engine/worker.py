@@ -39,7 +39,7 @@ from lapilli.model.llava import Llava
 from lapilli.model.lora import Adaptable
 from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear
 
-_BUILDERS = 4  # threads that build prompts
+_BUILDERS = 2  # threads that build prompts: as many as template children are kept ready
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
