@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hub_folder
 import llava_package
 import pytest
 from faulty_registry import FaultyRegistry
@@ -55,3 +56,14 @@ def test_llava_is_pulled_and_asked_about_a_picture(registry: FaultyRegistry, tmp
     assert told["image_tokens"] == 16 + 4 * 9
     words = "[INST] " + "What is this? [/INST]"
     assert told["prompt_tokens"] <= 52 + 1 + len(words) + 2
+
+
+def test_a_folder_of_the_hub_is_asked_about_a_picture(registry: FaultyRegistry, tmp_path: Path) -> None:
+    folder = tmp_path / "llava-1.5-7b-hf"
+    hub_folder.write_folder(folder, hub_folder.SMALL)
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (90, 40), "red").save(photo)
+    asked = ("run", str(folder), "What is this?", str(photo), "--max-tokens", "4", "--json", "--quantize", "int4")
+    told = json.loads(lapilli(tmp_path, registry, *asked).splitlines()[-1])
+    assert told["completion_tokens"] == 4
+    assert told["image_tokens"] == 16

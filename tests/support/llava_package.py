@@ -14,6 +14,7 @@ import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,6 @@ SMALL = Sizes(
 def write_model(path: Path, sizes: Sizes) -> None:
     """Mistral's decoder in Q4_0, its head in Q6_K; a tensor at a time."""
     random, hidden, narrow = np.random.default_rng(1), sizes.hidden, sizes.hidden // sizes.heads * sizes.kv_heads
-    words = list(itertools.islice(_words(), sizes.words))
     metadata: dict[str, object] = {
         "general.architecture": "llama",
         "general.name": "liuhaotian",
@@ -74,16 +74,7 @@ def write_model(path: Path, sizes: Sizes) -> None:
         "llama.attention.head_count": sizes.heads,
         "llama.attention.head_count_kv": sizes.kv_heads,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": words,
-        "tokenizer.ggml.scores": np.array([-float(place) for place in range(len(words))], np.float32),
-        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * (len(words) - 259)],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.unknown_token_id": 0,
-        "tokenizer.ggml.padding_token_id": 0,
-        "tokenizer.ggml.add_bos_token": True,
-        "tokenizer.ggml.add_eos_token": False,
+        **vocabulary(sizes.words),
     }
 
     def q4_0(name: str, *shape: int) -> TensorSource:
@@ -93,7 +84,7 @@ def write_model(path: Path, sizes: Sizes) -> None:
         return TensorSource.of(f"{name}.weight", np.ones(hidden, np.float32), "F32")
 
     def tensors() -> Iterator[TensorSource]:
-        yield q4_0("token_embd", len(words), hidden)
+        yield q4_0("token_embd", sizes.words, hidden)
         for n in range(sizes.layers):
             yield from (q4_0(f"blk.{n}.ffn_{part}", sizes.ffn, hidden) for part in ("gate", "up"))
             yield q4_0(f"blk.{n}.ffn_down", hidden, sizes.ffn)
@@ -101,7 +92,7 @@ def write_model(path: Path, sizes: Sizes) -> None:
             yield from (q4_0(f"blk.{n}.attn_{part}", narrow, hidden) for part in ("k", "v"))
             yield from (ones(f"blk.{n}.{part}_norm") for part in ("attn", "ffn"))
         yield ones("output_norm")
-        shape = (len(words), hidden)
+        shape = (sizes.words, hidden)
         yield TensorSource("output.weight", shape, "Q6_K", lambda: _q6_k(random, shape))
 
     write_gguf(path, metadata, tensors())
@@ -196,6 +187,23 @@ def _file_layer(registry: FaultyRegistry, media_type: str, path: Path) -> dict[s
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     registry.blobs[digest] = memoryview(pages)  # type: ignore[assignment]
     return {"mediaType": media_type, "digest": digest, "size": len(pages)}
+
+
+def vocabulary(count: int) -> dict[str, Any]:
+    """A sentencepiece vocabulary in GGUF's words."""
+    words = list(itertools.islice(_words(), count))
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": words,
+        "tokenizer.ggml.scores": np.array([-float(place) for place in range(count)], np.float32),
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * (count - 259)],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": False,
+    }
 
 
 def _words() -> Iterator[str]:
