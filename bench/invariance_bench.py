@@ -50,11 +50,12 @@ class Seen:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare answers in company with answers alone.")
     parser.add_argument("--count", type=int, default=1000, help="requests")
+    parser.add_argument("--seed", type=int, default=7, help="other requests")
     parser.add_argument("--quantize", choices=("int8", "int4"), help="round the weights on loading")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     model = LocalModel(open_checkpoint(MINI, device="cpu", quantize=options.quantize))
-    rng = random.Random(7)
+    rng = random.Random(options.seed)
     pictures = [picture(seed) for seed in range(24)]
     requests = [drawn(model, rng, pictures) for _ in range(options.count)]
     began = time.perf_counter()
