@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lapilli.errors import ModelNotFoundError
-from lapilli.faces import answering
+from lapilli.faces.server import asking
 from lapilli.faces.server.bodies import read_json
 from lapilli.faces.server.streams import Json, closing, lines, whole
 from lapilli.wire import ollama
-from lapilli.wire.question import Account, Question, Said
+from lapilli.wire.question import Question, Said
 
 
 def routes() -> list[Route]:
@@ -34,13 +32,13 @@ async def generate(request: Request) -> Response:
     question = ollama.read_generate(body)
 
     async def pieces() -> AsyncGenerator[Mapping[str, Any], None]:
-        async with closing(_said(request, question)) as said:
+        async with closing(asking.said(request, question)) as said:
             async for part in split(said):
                 yield ollama.generate_piece(question.model, part, raw=question.raw)
 
     if ollama.wants_stream(body) and not _is_short(question):
         return lines(pieces())
-    answer = await whole(request, _all(_said(request, question)))
+    answer = await whole(request, asking.whole_answer(asking.said(request, question)))
     if question.render_only and answer.account is not None:
         return Json(ollama.rendered_piece(question.model, answer.account))
     return Json(ollama.generate_piece(question.model, answer, raw=question.raw))
@@ -53,14 +51,14 @@ async def chat(request: Request) -> Response:
 
     async def pieces() -> AsyncGenerator[Mapping[str, Any], None]:
         calls = 0
-        async with closing(_said(request, question)) as said:
+        async with closing(asking.said(request, question)) as said:
             async for part in split(said):
                 yield ollama.chat_piece(question.model, part, calls)
                 calls += len(part.tool_calls)
 
     if ollama.wants_stream(body) and not _is_short(question):
         return lines(pieces())
-    answer = await whole(request, _all(_said(request, question)))
+    answer = await whole(request, asking.whole_answer(asking.said(request, question)))
     if question.render_only and answer.account is not None:
         return Json(ollama.rendered_piece(question.model, answer.account))
     return Json(ollama.chat_piece(question.model, answer))
@@ -69,14 +67,14 @@ async def chat(request: Request) -> Response:
 async def embed(request: Request) -> Response:
     """`POST /api/embed`."""
     asked = ollama.read_embed(await read_json(request))
-    vectors, account = await whole(request, _vectors(request, asked))
+    vectors, account = await whole(request, asking.vectors(request, asked))
     return Json(ollama.embed_body(asked.model, vectors, account))
 
 
 async def embeddings(request: Request) -> Response:
     """`POST /api/embeddings`."""
     asked = ollama.read_embeddings(await read_json(request))
-    vectors, _ = await whole(request, _vectors(request, asked))
+    vectors, _ = await whole(request, asking.vectors(request, asked))
     return Json({"embedding": list(vectors[0]) if vectors else []})
 
 
@@ -92,43 +90,3 @@ async def split(said: AsyncIterator[Said]) -> AsyncGenerator[Said, None]:
 def _is_short(question: Question) -> bool:
     """Whether the answer is one object in any case: a model to load or unload, a prompt to show."""
     return question.render_only or not (question.turns or question.prompt)
-
-
-async def _said(request: Request, question: Question) -> AsyncGenerator[Said, None]:
-    state = request.app.state
-    with _named(question.model, "model '{}' not found"):
-        async with closing(answering.answer(question, state.residents)) as said:
-            async for part in said:
-                if part.account is not None:
-                    state.metrics.answered(part.account)
-                yield part
-
-
-async def _all(said: AsyncIterator[Said]) -> Said:
-    async with closing(said) as parts:
-        return ollama.join([part async for part in parts])
-
-
-async def _vectors(request: Request, asked: ollama.Texts) -> tuple[list[list[float]], Account]:
-    state = request.app.state
-    with _named(asked.model, 'model "{}" not found, try pulling it first'):
-        vectors, account = await answering.embed(
-            asked.model,
-            asked.texts,
-            state.residents,
-            truncate=bool(asked.truncate),
-            dimensions=asked.dimensions,
-            keep_alive=asked.keep_alive,
-            options=asked.options,
-        )
-    state.metrics.answered(account)
-    return [list(vector) for vector in vectors], account
-
-
-@contextlib.contextmanager
-def _named(model: str, text: str) -> Iterator[None]:
-    """Say that a model is not here in the words that clients look for."""
-    try:
-        yield
-    except ModelNotFoundError:
-        raise ModelNotFoundError(text.format(model[:200])) from None

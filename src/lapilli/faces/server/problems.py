@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -91,7 +92,8 @@ def text_of(error: BaseException) -> str:
 def body_of(path: str, status: int, text: str) -> dict[str, Any]:
     """An error's body: `{"error": text}`, or what OpenAI's and Anthropic's clients take apart."""
     if path.startswith("/v1/messages"):
-        return {"type": "error", "error": {"type": _anthropic_kind(status), "message": text}, "request_id": None}
+        told = {"type": _anthropic_kind(status), "message": text}
+        return {"type": "error", "error": told, "request_id": f"req_{secrets.token_hex(12)}"}
     if path.startswith("/v1/"):
         kind = "not_found_error" if status == 404 else "api_error" if status >= 500 else "invalid_request_error"
         return {"error": {"message": text, "type": kind, "param": None, "code": None}}

@@ -1,0 +1,45 @@
+"""Anthropic's call: `/v1/messages`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lapilli.faces.server import asking
+from lapilli.faces.server.bodies import read_json
+from lapilli.faces.server.problems import body_of
+from lapilli.faces.server.streams import Json, Stream, closing, whole
+from lapilli.wire import anthropic, fields
+from lapilli.wire.sse import MEDIA_TYPE, event
+
+
+def routes() -> list[Route]:
+    """The routes of this file."""
+    return [Route("/v1/messages", messages, methods=["POST"])]
+
+
+async def messages(request: Request) -> Response:
+    """`POST /v1/messages`."""
+    body = await read_json(request)
+    shown = asking.shown_in(request)
+    question = anthropic.read_messages(body, shown)
+    streamed = fields.flag(body, "stream")
+    question = await asking.see(request, question, shown)
+    said = asking.said(request, question)
+    if not streamed:
+        return Json(anthropic.message_body(question, await whole(request, asking.whole_answer(said))))
+    stream = anthropic.MessageStream(question)
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        async with closing(said) as parts:
+            async for part in parts:
+                for name, data in stream.events(part):
+                    yield event(data, name)
+
+    def failed(text: str) -> bytes:
+        return event(body_of(request.url.path, 500, text), "error")
+
+    return Stream(pieces(), error=failed, media_type=MEDIA_TYPE)
