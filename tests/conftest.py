@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("live_server",)  # tests/support: the one live server of a run
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -1,4 +1,4 @@
-"""What has hurt other servers, tried on ours; after each, the oracles (see conftest) must hold."""
+"""What has hurt other servers, tried on ours; after each, the oracles (see support/live_server.py) must hold."""
 
 from __future__ import annotations
 
