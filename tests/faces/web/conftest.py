@@ -75,7 +75,7 @@ def open_page(browser: Any, fake: Fake, address: str) -> Iterator[Callable[..., 
         page.on("request", lambda request: _outside(request.url, origin) and complaints.append(request.url))
         page.goto(origin + path)
         if ready:
-            page.locator("#model .icon").first.wait_for()
+            page.get_by_role("button", name="can see pictures").wait_for()
         return page
 
     yield open_

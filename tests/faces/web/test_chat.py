@@ -202,6 +202,26 @@ def test_a_picture_that_cannot_be_kept_is_not_lost(page: Any, fake: Fake, shapes
     assert fake.asked == []
 
 
+def test_who_is_quicker_than_the_list_of_models_is_answered(open_page: Callable[..., Any], fake: Fake) -> None:
+    fake.lag = 0.5
+    page = open_page(ready=False)
+    ask(page, "hello")
+    assert fake.asked[0]["model"] == "mini:latest"
+
+
+def test_who_is_quicker_than_the_list_is_warned_all_the_same(page: Any, fake: Fake, shapes: Path) -> None:
+    page.locator("#model").click()
+    page.get_by_role("option", name="phi3:medium").click()
+    fake.lag = 1.0
+    page.reload()
+    give(page, shapes, "paste")
+    page.locator("#words").fill("What is there?")
+    page.locator("#words").press("Enter")
+    page.locator(".warning", has_text="phi3:medium cannot see pictures.").wait_for()
+    assert page.locator("#words").input_value() == "What is there?"
+    assert fake.asked == []
+
+
 def test_the_heat_map_lies_over_the_picture(page: Any, fake: Fake, shapes: Path, stars: Path) -> None:
     page.get_by_role("button", name="Where it looks").click()
     give(page, shapes, "paste")

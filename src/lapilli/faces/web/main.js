@@ -31,9 +31,14 @@ const heat = make("button", { type: "button", class: "text-button", "aria-presse
 } }, icon("heat"), make("span", {}, "Where it looks"));
 const composer = new Composer({
   id: "words", label: "Message", placeholder: "Ask, or drop a picture", check, tools: [heat], stop: () => chat.stop(),
-  send: (text, pictures, how) => {
+  send: async (text, pictures, how) => {
     thread.goToEnd();
-    chat.ask(text, pictures, how).catch((error) => {
+    // Whoever is quick may be ahead of the list of models, and so of the warning.
+    if (!listed) {
+      await connect();
+      if (!how.blind && check(pictures)) return composer.restore(text, pictures);
+    }
+    return chat.ask(text, pictures, how).catch((error) => {
       toast(`It could not be kept, so it was not sent: ${error.message}`);
       composer.restore(text, pictures);
     });
@@ -135,6 +140,7 @@ chat.addEventListener("unkept", ({ detail }) => toast(`This browser has no room 
 
 /** Says that the server is away, and looks for it again, less and less often. */
 let waiting = null;
+let listed = false;
 function away(tries) {
   clearTimeout(waiting);
   const seconds = RETRY[Math.min(tries, RETRY.length - 1)];
@@ -150,6 +156,7 @@ async function connect(tries = 0) {
     if (error instanceof Away) return away(tries);
     return find("notices").replaceChildren(notice(error.message, "Try again", () => connect()));
   }
+  listed = true;
   find("notices").replaceChildren();
   showModel();
   composer.refresh();
