@@ -34,7 +34,11 @@ class Ranks:
         """Replace every gradient by its mean over all processes."""
         if self.world == 1:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        learning = list(parameters)
+        for parameter in learning:
+            if parameter.grad is None:  # this process's share had no use for it, another's may
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in learning if p.grad is not None]
         whole = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(whole)
         whole /= self.world

@@ -122,6 +122,7 @@ def save_adapter(model: Llava, options: LoraOptions, folder: Path, *, base: str,
             tensors[f"base_model.model.{foreign}"] = value.detach().float().cpu().contiguous()
     foreign_names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "o_proj", "gate": "gate_proj", "up": "up_proj",
                      "down": "down_proj"}  # fmt: skip
+    modules = "|".join(foreign_names[target] for target in options.targets)
     values = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -131,7 +132,8 @@ def save_adapter(model: Llava, options: LoraOptions, folder: Path, *, base: str,
         "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "bias": "none",
-        "target_modules": [foreign_names[target] for target in options.targets],
+        # A tower's layers have the same names: only the decoder's are meant.
+        "target_modules": rf"(.*\.)?{'language_model' if config.vision is not None else 'layers'}\..*\.({modules})",
         "modules_to_save": ["multi_modal_projector"] if projector else None,
     }
     with publish(folder, replace_folder=True) as fresh:
@@ -141,5 +143,8 @@ def save_adapter(model: Llava, options: LoraOptions, folder: Path, *, base: str,
 
 
 def _foreign(layout: names.Layout, ours: str, config: LlavaConfig) -> str:
+    """The name that transformers gives it today: all of a LLaVA but its head below `model`."""
     (foreign,) = names.tensors_of(layout, [ours])
-    return foreign if config.vision is not None else foreign.removeprefix("language_model.")
+    if config.vision is None:
+        return foreign.removeprefix("language_model.")
+    return f"model.{foreign.replace('language_model.model.', 'language_model.', 1)}"
