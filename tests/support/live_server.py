@@ -78,6 +78,10 @@ class Live:
         assert found is not None, name
         return float(found[1])
 
+    def memory(self) -> int:
+        """Bytes in memory of the server's process and of all that it started."""
+        return _memory()
+
     def is_idle(self, seconds: float = 1) -> bool:
         """Whether nobody is being answered, and nobody waits, within a time."""
         deadline = time.monotonic() + seconds
@@ -177,8 +181,8 @@ def picture64(picture: bytes) -> str:
 def controls(live: Live, picture64: str) -> list[tuple[dict[str, Any], str]]:
     """Questions and their greedy answers, before anything else was asked."""
     asked = [
-        {"prompt": "Hello, who are you?", "options": {"num_predict": 12}},
-        {"prompt": "What is in this picture?", "images": [picture64], "options": {"num_predict": 8}},
+        {"prompt": "Hello, who are you?", "options": {"num_predict": 4}},
+        {"prompt": "What is in this picture?", "images": [picture64], "options": {"num_predict": 3}},
     ]
     return [(body, live.whole("/api/generate", **body)["response"]) for body in asked]
 

@@ -132,7 +132,7 @@ def test_a_picture_for_a_model_that_cannot_see(live: Any, gguf: bytes, picture64
 NUMBERS = ("num_ctx", "num_predict", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "temperature", "seed",
            "repeat_penalty", "presence_penalty", "frequency_penalty", "num_keep", "num_batch",
            "num_thread", "num_gpu")  # fmt: skip
-ODD = (-1, -(1 << 31), 1 << 31, 1 << 63, 1 << 64, 1e308, "5", True, [], {}, 0.5)
+ODD = (-1, -(1 << 31), 1 << 64, 1e308, "5", [], 0.5)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -225,7 +225,7 @@ def test_json_always_parses_or_says_that_it_was_cut(live: Any) -> None:
             {"type": "object"},
             {"type": "array", "items": {"type": "string", "maxLength": 5}, "maxItems": 3},
         ):
-            body = {"prompt": prompt, "format": form, "options": {"num_predict": 40}}
+            body = {"prompt": prompt, "format": form, "options": {"num_predict": 24}}
             found = live.whole(GENERATE, **body)
             assert "   " not in found["response"]
             if found["done_reason"] == "stop":
@@ -233,7 +233,7 @@ def test_json_always_parses_or_says_that_it_was_cut(live: Any) -> None:
 
 
 def test_an_answer_without_a_limit_ends(live: Any) -> None:
-    body = {"prompt": "Hello", "format": "json", "options": {"num_predict": -1, "num_ctx": 96}}
+    body = {"prompt": "Hello", "format": "json", "options": {"num_predict": -1, "num_ctx": 48}}
     assert live.whole(GENERATE, **body)["done_reason"] in ("stop", "length")
 
 
