@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.resources
-import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from lapilli import __version__
 from lapilli.faces.residents import Residents
-from lapilli.faces.server import models, native
+from lapilli.faces.server import anthropic, models, native, openai
 from lapilli.faces.server.guard import Guard, GuardOptions
 from lapilli.faces.server.metrics import Metrics
 from lapilli.faces.server.problems import HttpError, problem
@@ -80,15 +78,13 @@ def routes() -> list[BaseRoute]:
         Route("/api/status", status, methods=["GET"]),
         *native.routes(),
         *models.routes(),
+        *openai.routes(),
+        *anthropic.routes(),
         *(Route(path, elsewhere, methods=methods) for path, methods in ELSEWHERE),
         Route("/metrics", metrics, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
     ]
-    for dialect in ("openai", "anthropic"):
-        name = f"{__package__}.{dialect}"
-        if importlib.util.find_spec(name) is not None:
-            found += importlib.import_module(name).routes()
     web = web_folder()
     if web is not None:
         found.append(Mount("/static", _Web(directory=web)))
