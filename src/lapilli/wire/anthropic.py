@@ -52,12 +52,15 @@ def read_messages(body: Mapping[str, Any], shown: Shown) -> Question:
     called: dict[str, str] = {}
     for place, message in enumerate(messages):
         turns += _turns(message, f"messages[{place}]", called, shown)
-    sampling = {name: body[name] for name in _OPTIONS if body.get(name) is not None}
+    sampling = {"num_predict": most, **{name: body[name] for name in _OPTIONS if body.get(name) is not None}}
+    stops = fields.items(body, "stop_sequences")
+    if stops:
+        sampling["stop"] = list(stops)
     return Question(
         model=model,
         turns=tuple(turns),
         tools=_tools(body),
-        sampling={**sampling, "num_predict": most, "stop": list(fields.items(body, "stop_sequences"))},
+        sampling=sampling,
         defaults=DEFAULTS,
         form=_form(body),
         think=_think(body),
@@ -302,7 +305,7 @@ class MessageStream:
         yield _event("content_block_stop", index=self.blocks - 1)
 
 
-def _event(name: str, **data: Any) -> Event:
+def _event(name: str, /, **data: Any) -> Event:
     return name, {"type": name, **data}
 
 
@@ -316,7 +319,7 @@ def _called(call: ToolCall) -> dict[str, Any]:
 
 def _ending(question: Question, account: Account, *, called: bool) -> dict[str, Any]:
     """Why an answer ended; a text that the model's own package stops at is no stop sequence of the request."""
-    stop = account.stopped_by if account.stopped_by in question.sampling["stop"] else ""
+    stop = account.stopped_by if account.stopped_by in question.sampling.get("stop", ()) else ""
     if account.reason == "length":
         reason = "max_tokens"
     elif called:

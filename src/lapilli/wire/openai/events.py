@@ -109,7 +109,7 @@ class ResponseStream:
         for name, data in events:
             yield self._event(f"response.{name}", **data)
 
-    def _event(self, name: str, **data: Any) -> Event:
+    def _event(self, name: str, /, **data: Any) -> Event:
         found = {"type": name, "sequence_number": self.number, **data}
         self.number += 1
         return name, found
