@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -155,6 +156,15 @@ def test_a_call_without_a_name_gets_one(live: Any, monkeypatch: Any) -> None:
     assert len(set(ids)) == 2
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"])
+def test_a_client_that_leaves_frees_its_place(live: Any, path: str) -> None:
+    asked = {"messages": HELLO, "prompt": "Hello", "input": "Hello"}
+    long = {"max_tokens": 2000, "temperature": 1, "stop": None}
+    with live.http.stream("POST", path, json={"model": "mini", "stream": True, **asked, **long}) as response:
+        assert next(response.iter_lines())
+    assert live.is_idle(5)
+
+
 def test_what_breaks_off_is_told_in_the_stream(live: Any, monkeypatch: Any) -> None:
     saying(monkeypatch)([Said(text="a")], EngineGoneError("the model's process has ended"))
     told = [data for _, data in stream(live, CHAT, messages=HELLO)]
@@ -200,6 +210,15 @@ def test_how_a_picture_may_be_told(live: Any, picture64: str, head: str) -> None
     for part in (url_part(head + picture64), {"type": "image_url", "image_url": head + picture64}):
         found = ask(live, CHAT, messages=showing(part), max_tokens=1)
         assert found["usage"]["prompt_tokens_details"]["image_tokens"] > 0
+
+
+def test_a_heat_map_when_asked(live: Any, picture64: str) -> None:
+    messages = showing(url_part(f"data:image/png;base64,{picture64}"))
+    found = ask(live, CHAT, messages=messages, max_tokens=2, heatmap=True)
+    assert base64.b64decode(found["heatmap"]).startswith(b"\x89PNG")
+    last = stream(live, CHAT, messages=messages, max_tokens=2, heatmap=True)[-2][1]
+    assert base64.b64decode(last["heatmap"]).startswith(b"\x89PNG")
+    assert "heatmap" not in ask(live, CHAT, messages=messages, max_tokens=2)
 
 
 NOT_BY_URL = "image URLs are not currently supported, please use base64 encoded data instead"
@@ -429,6 +448,9 @@ def test_what_changes_nothing_is_taken(live: Any, more: dict[str, Any]) -> None:
     [
         ("{", "must be JSON"),
         ("[1]", "must be an object, not an array"),
+        ('{"a": NaN}', "must be JSON"),
+        ('{"a": "\\ud800"}', "half a surrogate pair"),
+        ('{"a": ' + "1" * 5000 + "}", "must be JSON"),
         ('{"a":' * 200 + "1" + "}" * 200, "nests too deep"),
         ('{"a":' * 200_000, "must be JSON"),
     ],
@@ -451,6 +473,16 @@ def test_bodies_and_methods(live: Any) -> None:
     response = live.get(CHAT)
     assert response.status_code == 405
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_large_body_is_read_beside_the_loop(live: Any, picture64: str, monkeypatch: Any) -> None:
+    """Past 256 KiB a body is read in a thread; what it says is the same."""
+    asked = saying(monkeypatch)([Said(account=DONE)])
+    messages = [*showing(url_part(f"data:image/png;base64,{picture64}")), {"role": "user", "content": "a" * 300_000}]
+    ask(live, CHAT, messages=messages)
+    assert len(asked[0].pictures) == 1
+    assert [len(turn.content) for turn in asked[0].turns] == [24, 300_000]
+    assert "n must be 1" in refused(live, CHAT, 400, {"model": "mini", "messages": messages, "n": 2})[1]
 
 
 def test_a_conversation_too_long_is_refused_unless_it_may_be_cut(live: Any) -> None:

@@ -114,6 +114,15 @@ def test_what_breaks_off_is_told_in_the_stream(live: Any, monkeypatch: Any) -> N
     assert data["response"]["error"] == {"code": "server_error", "message": "the model's process has ended"}
 
 
+def test_a_response_repeats_what_it_was_asked(live: Any, monkeypatch: Any) -> None:
+    saying(monkeypatch)([Said(account=DONE)])
+    more = {"metadata": {"a": "b"}, "reasoning": {"effort": "low"}, "top_p": 0.5, "truncation": "auto", "user": "u"}
+    found = ask(live, RESPONSES, input="Hello", tools=[FLAT_TOOL], text={"format": {"type": "text", "x": 1}}, **more)
+    expected = {**more, "reasoning": {"effort": "low", "summary": None}, "text": {"format": {"type": "text"}}}
+    assert {name: found[name] for name in expected} == expected
+    assert found["tools"] == [{"strict": False, **FLAT_TOOL}]
+
+
 def test_an_answer_of_nothing_is_an_empty_message(live: Any, monkeypatch: Any) -> None:
     saying(monkeypatch)([Said(account=DONE)])
     found = ask(live, RESPONSES, input="Hello")
@@ -227,6 +236,9 @@ def test_what_becomes_of_fields(live: Any, monkeypatch: Any, more: dict[str, Any
         ({"reasoning": {"effort": "much"}}, "invalid reasoning effort"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format of type json_schema needs a schema"),
         ({"max_output_tokens": -5}, "max_output_tokens is -5"),
+        ({"metadata": {str(number): "a" for number in range(17)}}, "metadata has 17 keys: at most 16 are taken"),
+        ({"metadata": {"a": "b" * 513}}, "metadata must hold strings of at most 512 characters"),
+        ({"metadata": {"a": 1}}, "metadata must hold strings"),
     ],
 )
 def test_refusals(live: Any, body: dict[str, Any], text: str) -> None:

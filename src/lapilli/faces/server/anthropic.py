@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lapilli.faces.server import asking
-from lapilli.faces.server.bodies import read_json
 from lapilli.faces.server.problems import body_of
 from lapilli.faces.server.streams import Json, Stream, closing, whole
 from lapilli.wire import anthropic, fields
@@ -23,9 +22,7 @@ def routes() -> list[Route]:
 
 async def messages(request: Request) -> Response:
     """`POST /v1/messages`."""
-    body = await read_json(request)
-    shown = asking.shown_in(request)
-    question = anthropic.read_messages(body, shown)
+    body, shown, question = await asking.read(request, anthropic.read_messages)
     streamed = fields.flag(body, "stream")
     question = await asking.see(request, question, shown)
     said = asking.said(request, question)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from lapilli.errors import ModelNotFoundError
 from lapilli.faces import answering
+from lapilli.faces.server.bodies import INLINE_BYTES, read_json
 from lapilli.faces.server.streams import closing, whole
 from lapilli.ground.fetch import fetch
 from lapilli.ground.settings import Settings
@@ -19,6 +21,7 @@ from lapilli.wire import ollama
 from lapilli.wire.question import Account, Question, Said
 from lapilli.wire.shown import Shown
 
+Asked = TypeVar("Asked")
 FETCHES_AT_ONCE = 4
 
 
@@ -56,10 +59,16 @@ async def vectors(request: Request, asked: ollama.Texts) -> tuple[list[list[floa
     return [list(vector) for vector in found], account
 
 
-def shown_in(request: Request) -> Shown:
-    """Where a request's pictures are gathered; those by URL only where the settings let them be fetched."""
+async def read(
+    request: Request, reader: Callable[[Mapping[str, Any], Shown], Asked]
+) -> tuple[Mapping[str, Any], Shown, Asked]:
+    """The body, its pictures, and what a dialect makes of it, in a thread where it is large. Raises InputError."""
     settings: Settings = request.app.state.settings
-    return Shown(by_url=settings.fetch and not settings.offline)
+    shown = Shown(by_url=settings.fetch and not settings.offline)
+    body = await read_json(request)
+    if len(await request.body()) > INLINE_BYTES:
+        return body, shown, await asyncio.to_thread(reader, body, shown)
+    return body, shown, reader(body, shown)
 
 
 async def see(request: Request, question: Question, shown: Shown) -> Question:

@@ -43,9 +43,7 @@ def routes() -> list[Route]:
 
 async def chat_completions(request: Request) -> Response:
     """`POST /v1/chat/completions`."""
-    body = await read_json(request)
-    shown = asking.shown_in(request)
-    question = chat.read_chat(body, shown)
+    body, shown, question = await asking.read(request, chat.read_chat)
     stream = chat.ChatStream(question, usage=wants_usage(body)) if fields.flag(body, "stream") else None
     question = await asking.see(request, question, shown)
     said = asking.said(request, question)
@@ -74,9 +72,7 @@ async def embeddings(request: Request) -> Response:
 
 async def responses(request: Request) -> Response:
     """`POST /v1/responses`."""
-    body = await read_json(request)
-    shown = asking.shown_in(request)
-    asked = read_response(body, shown)
+    body, shown, asked = await asking.read(request, read_response)
     streamed = fields.flag(body, "stream")
     question: Question = await asking.see(request, asked.question, shown)
     said = asking.said(request, question)

@@ -137,11 +137,15 @@ def arguments(text: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string of JSON, not {fields.kind_of(text)}")
     try:
-        value = json.loads(text) if text.strip() else {}
+        value = json.loads(text, parse_constant=_no_number) if text.strip() else {}
     except (ValueError, RecursionError):
         raise InputError(f"{name} must be JSON: it cannot be read as such") from None
     _check_depth(value, name)
     return fields.as_mapping(value, name)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
 
 
 def _check_depth(value: Any, name: str) -> None:

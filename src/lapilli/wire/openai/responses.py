@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,8 @@ ROLES = ("system", "developer", "user", "assistant")
 TEXTS = ("input_text", "output_text", "text", "refusal", "summary_text", "reasoning_text")
 LOGPROBS = "message.output_text.logprobs"
 _EMPTY = ("previous_response_id", "conversation", "background", "prompt")
-# What a response repeats of its request.
-_REPEATED = ("instructions", "max_output_tokens", "metadata", "temperature", "top_p", "tools", "user")
+MOST_NOTES = 16
+LONGEST_NOTE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def read_response(body: Mapping[str, Any], shown: Shown) -> Asked:
         top_logprobs=common.top_logprobs(body) if logprobs else 0,
         **{**common.ours(body), "truncate": _truncates(body)},
     )
-    return Asked(question=question, repeated=_repeated(body))
+    return Asked(question=question, repeated=_repeated(body, question.tools))
 
 
 def _truncates(body: Mapping[str, Any]) -> bool:
@@ -77,22 +77,39 @@ def _truncates(body: Mapping[str, Any]) -> bool:
     return given == "auto" or fields.flag(body, "truncate")
 
 
-def _repeated(body: Mapping[str, Any]) -> dict[str, Any]:
-    effort = fields.mapping(body, "reasoning").get("effort")
+def _repeated(body: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
-        **{name: body.get(name) for name in _REPEATED},
-        "tools": list(fields.items(body, "tools")),
-        "tool_choice": body.get("tool_choice") or "auto",
+        "instructions": body.get("instructions"),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "metadata": _metadata(body),
         "parallel_tool_calls": True,
-        "reasoning": {"effort": effort, "summary": None},
-        "text": {"format": fields.mapping(body, "text").get("format") or {"type": "text"}},
-        "truncation": "auto" if _truncates(body) else "disabled",
-        "metadata": dict(fields.mapping(body, "metadata")),
-        "temperature": 1.0 if body.get("temperature") is None else body["temperature"],
-        "top_p": 1.0 if body.get("top_p") is None else body["top_p"],
         "previous_response_id": None,
+        "reasoning": {"effort": fields.mapping(body, "reasoning").get("effort"), "summary": None},
         "store": False,
+        "temperature": 1.0 if body.get("temperature") is None else body["temperature"],
+        "text": {"format": _format(body)},
+        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": [{"type": "function", "strict": False, "parameters": None, **tool["function"]} for tool in tools],
+        "top_p": 1.0 if body.get("top_p") is None else body["top_p"],
+        "truncation": "auto" if _truncates(body) else "disabled",
+        "user": fields.text(body, "user")[:LONGEST_NOTE] or None,
     }
+
+
+def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
+    """Notes of the client's own, within OpenAI's bounds."""
+    notes = dict(fields.mapping(body, "metadata"))
+    if len(notes) > MOST_NOTES:
+        raise InputError(f"metadata has {len(notes)} keys: at most {MOST_NOTES} are taken")
+    for name, note in notes.items():
+        if not isinstance(note, str) or len(note) > LONGEST_NOTE or len(name) > LONGEST_NOTE:
+            raise InputError(f"metadata must hold strings of at most {LONGEST_NOTE} characters")
+    return notes
+
+
+def _format(body: Mapping[str, Any]) -> dict[str, Any]:
+    given = fields.mapping(fields.mapping(body, "text"), "format") or {"type": "text"}
+    return {name: given[name] for name in ("type", "name", "schema", "strict") if name in given}
 
 
 class _Turns:
