@@ -23,7 +23,7 @@ Event = tuple[str, dict[str, Any]]
 ROLES = ("user", "assistant", "system")
 DEFAULTS: Mapping[str, Any] = {"temperature": 1.0, "top_p": 1.0}
 _EFFORTS: Mapping[str, Think] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
-_EMPTY = ("mcp_servers", "container", "context_management")
+_EMPTY = ("mcp_servers", "container")
 _OPTIONS = ("temperature", "top_p", "top_k")
 
 
@@ -52,6 +52,8 @@ def read_messages(body: Mapping[str, Any], shown: Shown) -> Question:
     called: dict[str, str] = {}
     for place, message in enumerate(messages):
         turns += _turns(message, f"messages[{place}]", called, shown)
+    if turns[-1].role == "assistant":
+        raise InputError("messages must end with the user's: the beginning of an answer cannot be given here")
     sampling = {"num_predict": most, **{name: body[name] for name in _OPTIONS if body.get(name) is not None}}
     stops = fields.items(body, "stop_sequences")
     if stops:

@@ -236,6 +236,7 @@ def user(*blocks: Any) -> dict[str, Any]:
             "image URLs are not currently supported, please use base64 encoded data instead",
         ),
         (user({"type": "image", "source": {"type": "base64", "data": "*"}}), "illegal base64 data"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "I am"}]}, "messages must end with the user's"),
         ({"system": 1}, "system must be a string or an array of blocks"),
         ({"system": [{"type": "image"}]}, "system: only blocks of text are taken"),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type 'web_search_20250305'"),
