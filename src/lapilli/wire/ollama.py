@@ -19,6 +19,7 @@ from lapilli.wire.question import Account, Likelihood, Question, Said, Think, To
 MOST_PICTURES = 32
 MOST_TURNS = 10_000
 MOST_TOOLS = 1_000
+MOST_TEXTS = 10_000
 MOST_TOP = 20
 LEAST_LOGPROB = -9999.0
 ROLES = ("system", "user", "assistant", "tool")
@@ -26,7 +27,7 @@ ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """A request for vectors; `truncate` is None where the request says nothing of it."""
+    """A request for vectors; `truncate` is None where the request says nothing of it. Raises InputError."""
 
     model: str
     texts: tuple[str, ...]
@@ -34,6 +35,10 @@ class Texts:
     dimensions: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     keep_alive: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.texts) > MOST_TEXTS:
+            raise InputError(f"{len(self.texts)} texts in one request: at most {MOST_TEXTS} are taken")
 
 
 # --- requests ---

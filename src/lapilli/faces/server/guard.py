@@ -189,14 +189,15 @@ def _may_ask(origin: str, scope: Scope, patterns: Iterable[str]) -> bool:
         return True
     try:
         parts = urlsplit(origin)
-        host, port = parts.hostname or "", parts.port
+        port = parts.port
     except ValueError:
         return False
     if parts.path or parts.query or parts.fragment or parts.username is not None:
         return False
     if parts.scheme in APP_SCHEMES:
         return True
-    if parts.scheme not in ("http", "https"):
+    host = _host_of(parts.netloc)  # urlsplit takes http://[::1].evil for ::1
+    if host is None or parts.scheme not in ("http", "https"):
         return False
     if host in ("localhost", "0.0.0.0") or is_loopback(host):
         return True
