@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapilli.engine.ask import Ask, TemplateText
+from lapilli.engine.ask import Ask
 from lapilli.engine.grammar import Constraint
 from lapilli.engine.intake import Intake
 from lapilli.engine.local import LocalModel
 from lapilli.errors import ImageError, InputError, PromptError, TemplateError
+from lapilli.inputs.templates import TemplateText
 
 
 def png(seed: int = 0) -> bytes:

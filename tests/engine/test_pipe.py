@@ -10,8 +10,9 @@ import pytest
 
 from lapilli import errors
 from lapilli.engine import pipe
-from lapilli.engine.ask import Ask, Finished, LoadOrder, News, TemplateText, TokenNews
+from lapilli.engine.ask import Ask, Finished, LoadOrder, News, TokenNews
 from lapilli.errors import InputError, LapilliError
+from lapilli.inputs.templates import TemplateText
 
 
 def crossed(data: bytes) -> pipe.Frame | None:

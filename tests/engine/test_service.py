@@ -23,7 +23,7 @@ from adapters import write_adapter
 from PIL import Image
 
 import lapilli
-from lapilli.engine.ask import Ask, LoadOrder, News, TemplateText
+from lapilli.engine.ask import Ask, LoadOrder, News
 from lapilli.engine.engine import EngineOptions
 from lapilli.engine.grammar import Constraint
 from lapilli.engine.local import LocalModel
@@ -37,6 +37,7 @@ from lapilli.errors import (
     PromptError,
     TemplateError,
 )
+from lapilli.inputs.templates import TemplateText
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]

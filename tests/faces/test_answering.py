@@ -19,7 +19,8 @@ from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.faces.answering import answer, embed
 from lapilli.faces.residents import Residents
 from lapilli.ground.settings import Settings
-from lapilli.store.package import Package, TemplateText
+from lapilli.inputs.templates import TemplateText
+from lapilli.store.package import Package
 from lapilli.wire.options import read_options
 from lapilli.wire.question import Question, Said, ToolCall, Turn
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from lapilli.engine.ask import Ask, Embedded, Finished, LoadOrder, ModelFacts, News
 from lapilli.errors import EngineGoneError, ModelNotFoundError
+from lapilli.inputs.templates import TemplateText
 from lapilli.store.description import Header
-from lapilli.store.package import Package, TemplateText
+from lapilli.store.package import Package
 
 CACHE = 1 << 20
 

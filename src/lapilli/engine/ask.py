@@ -7,13 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-
-@dataclass(frozen=True, kw_only=True)
-class TemplateText:
-    """A chat template given beside the checkpoint: Go's text/template or Jinja."""
-
-    language: Literal["go", "jinja"]
-    text: str
+from lapilli.inputs.templates import TemplateText
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lapilli.checkpoints.load import Checkpoint
-from lapilli.engine.ask import Ask, TemplateText
+from lapilli.engine.ask import Ask
 from lapilli.engine.grammar import Constraint
 from lapilli.engine.sampler import SamplingOptions
 from lapilli.errors import InputError, PromptError
 from lapilli.inputs.chat import Message, conversation, show
 from lapilli.inputs.formats import Picture
 from lapilli.inputs.prompt import Prompt, PromptBuilder
-from lapilli.inputs.templates import IMAGE_TOKEN, ChatTemplate
+from lapilli.inputs.templates import IMAGE_TOKEN, ChatTemplate, TemplateText
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,7 +13,6 @@ from torch import Tensor
 from lapilli.checkpoints.load import Checkpoint, load_checkpoint
 from lapilli.checkpoints.mixture import Quantization
 from lapilli.engine.answer import Answer, Chunk
-from lapilli.engine.ask import TemplateText
 from lapilli.engine.engine import Engine, EngineOptions
 from lapilli.engine.grammar import Constraint
 from lapilli.engine.intake import Intake
@@ -200,9 +199,8 @@ def load(
         vision_tower=vision_tower,
     )
     if reference.template is not None:
-        told = TemplateText(language=reference.template.language, text=reference.template.text)
         own = checkpoint.prompts
-        template = Intake(checkpoint, told, None).template
+        template = Intake(checkpoint, reference.template, None).template
         prompts = PromptBuilder(checkpoint.config, own.tokenizer, own.image_processor, template)
         checkpoint = dataclasses.replace(checkpoint, prompts=prompts)
     return LocalModel(checkpoint, engine)

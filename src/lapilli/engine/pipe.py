@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lapilli import errors
-from lapilli.engine.ask import Ask, Embedded, Finished, LoadOrder, ModelFacts, News, TemplateText, TokenNews
+from lapilli.engine.ask import Ask, Embedded, Finished, LoadOrder, ModelFacts, News, TokenNews
 from lapilli.errors import InputError, LapilliError
+from lapilli.inputs.templates import TemplateText
 
 HEAD_LIMIT = 128 << 20
 BODY_LIMIT = 1 << 30

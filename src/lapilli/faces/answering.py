@@ -16,15 +16,14 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from lapilli.engine.ask import Ask, Finished, ModelFacts, News, TemplateText, TokenNews
+from lapilli.engine.ask import Ask, Finished, ModelFacts, News, TokenNews
 from lapilli.engine.grammar import Constraint
 from lapilli.errors import InputError
 from lapilli.faces.bases import Resident
 from lapilli.faces.residents import Residents
 from lapilli.inputs.abilities import template_abilities
 from lapilli.inputs.replies import ReplyPart, ReplyReader
-from lapilli.inputs.templates import ChatTemplate
-from lapilli.store import package as store
+from lapilli.inputs.templates import ChatTemplate, TemplateText
 from lapilli.store.naming import ModelName
 from lapilli.store.package import Package
 from lapilli.wire.options import Options, read_options
@@ -154,7 +153,7 @@ def _abilities(question: Question, package: Package) -> Sequence[str]:
     """What the model's template is made for, or the one that the question brings along."""
     if not question.template:
         return package.capabilities
-    own = store.TemplateText.of(question.template)
+    own = TemplateText.of(question.template)
     can = template_abilities(own.language, own.text)
     return [name for name, able in (("insert", can.inserts), ("thinking", can.thinks)) if able]
 
@@ -262,8 +261,7 @@ def _message(turn: Turn) -> dict[str, Any]:
 
 def _template(question: Question, package: Package) -> TemplateText | None:
     """The template that the question brings, or the package's; None where the checkpoint's own counts."""
-    found = store.TemplateText.of(question.template) if question.template else package.template
-    return None if found is None else TemplateText(language=found.language, text=found.text)
+    return TemplateText.of(question.template) if question.template else package.template
 
 
 # --- what is said ---
@@ -273,7 +271,7 @@ def _reader(question: Question, package: Package) -> ReplyReader | None:
     """What tells thoughts and calls from words; None where an answer is nothing but words."""
     if question.raw or not (question.tools or question.think is not None):
         return None
-    text = _template(question, package) or TemplateText(language="jinja", text=package.header.template)
+    text = _template(question, package) or package.chat_template
     return ReplyReader.for_template(
         ChatTemplate.from_text(text.language, text.text), tools=question.tools, think=question.think
     )

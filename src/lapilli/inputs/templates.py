@@ -9,6 +9,7 @@ or repeat any of it unseen.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,16 @@ from lapilli.inputs.formats import FORMATS, Format, Segment
 from lapilli.inputs.go.template import Go
 from lapilli.inputs.jinja import OPTIONS, Jinja
 
-__all__ = ["IMAGE_TOKEN", "OPTIONS", "ChatTemplate", "Go", "Jinja", "TemplateAbilities", "template_abilities"]
+__all__ = [
+    "IMAGE_TOKEN",
+    "OPTIONS",
+    "ChatTemplate",
+    "Go",
+    "Jinja",
+    "TemplateAbilities",
+    "TemplateText",
+    "template_abilities",
+]
 
 IMAGE_TOKEN = "<image>"
 
@@ -30,6 +40,23 @@ _MAX_FILE = 32 << 20
 
 # A special token that tells a family's format, for models that come without a template.
 _SIGNS = {"<|start_header_id|>": "llama3", "<|im_start|>": "chatml", "<|user|>": "phi3"}
+
+# An action that only Go has, or a field: Jinja's names begin without a dot.
+_GO = re.compile(r"\{\{-?\s*(?:if|range|with|else|end|define|template|block)\b|\{\{[^}]*[\s({-]\.[A-Z]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateText:
+    """A chat template as it is written, beside a model's weights or in a request: Go's text/template, or Jinja."""
+
+    language: Language
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> TemplateText:
+        """The template, its language told from how it is written."""
+        go = "{{" not in text or _GO.search(text) is not None
+        return cls(language="go" if go and "{%" not in text else "jinja", text=text)
 
 
 @dataclass(frozen=True)

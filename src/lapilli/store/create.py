@@ -15,7 +15,7 @@ from typing import Any
 from lapilli.errors import CheckpointError, InputError, ModelNotFoundError, TemplateError
 from lapilli.ground.files import open_regular
 from lapilli.inputs.chat import Message, TextPart
-from lapilli.inputs.templates import ChatTemplate
+from lapilli.inputs.templates import ChatTemplate, TemplateText
 from lapilli.store.blobs import parse_digest
 from lapilli.store.checks import MODEL_FILE, Kind, check_adapter, check_gguf
 from lapilli.store.convert import CancelledError, convert
@@ -37,7 +37,7 @@ from lapilli.store.manifests import (
     Layer,
     Manifest,
 )
-from lapilli.store.package import NEEDS, Package, TemplateText, usual_parameters
+from lapilli.store.package import NEEDS, Package, usual_parameters
 from lapilli.store.progress import SUCCESS, WRITING_MANIFEST, Progress, Report
 from lapilli.store.request import PICKLES, PLAIN, Found, read_quantization
 from lapilli.store.request import CreateRequest as CreateRequest

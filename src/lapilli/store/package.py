@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lapilli.checkpoints.objects import read_object
 from lapilli.errors import InputError, StoreError, TemplateError
 from lapilli.ground.files import open_regular
-from lapilli.inputs.abilities import template_abilities
+from lapilli.inputs.templates import TemplateText, template_abilities
 from lapilli.store.description import Header, read_header, spoken_count
 from lapilli.store.manifests import CONFIG, LICENSE, MESSAGES, PARAMETERS, PROMPT, SYSTEM, TEMPLATE
 from lapilli.store.modelfile import ROLES, Modelfile, parameters_text
 
 NEEDS = ("renderer", "parser", "requires")
 _MAX_TEXT = 4 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class TemplateText:
-    """A chat template that stands beside a model's weights: Go's text/template, or Jinja."""
-
-    language: Literal["go", "jinja"]
-    text: str
-
-    @classmethod
-    def of(cls, text: str) -> TemplateText:
-        """The template, its language told from how it is written."""
-        go = "{{" not in text or _GO.search(text) is not None
-        return cls(language="go" if go and "{%" not in text else "jinja", text=text)
-
-
-# An action that only Go has, or a field: Jinja's names begin without a dot.
-_GO = re.compile(r"\{\{-?\s*(?:if|range|with|else|end|define|template|block)\b|\{\{[^}]*[\s({-]\.[A-Z]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +46,11 @@ class Package:
         """The template beside the weights; None where the model's own counts."""
         texts = self._texts(TEMPLATE) or self._texts(PROMPT)
         return TemplateText.of(texts[-1]) if texts else None
+
+    @property
+    def chat_template(self) -> TemplateText:
+        """The template that counts: the one beside the weights, else the model's own."""
+        return self.template or TemplateText(language="jinja", text=self.header.template)
 
     @cached_property
     def system(self) -> str:
@@ -140,7 +126,7 @@ class Package:
         found = ["completion"]
         if self.projector is not None or self.header.sees:
             found.append("vision")
-        template = self.template or TemplateText(language="jinja", text=self.header.template)
+        template = self.chat_template
         with contextlib.suppress(TemplateError):
             able = template_abilities(template.language, template.text)
             named = {"tools": able.uses_tools, "insert": able.inserts, "thinking": able.thinks}

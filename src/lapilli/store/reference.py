@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError
+from lapilli.inputs.templates import TemplateText
 from lapilli.store.library import Library
 from lapilli.store.naming import ModelName as ModelName
-from lapilli.store.package import TemplateText
 from lapilli.store.sources import BUILT_IN
 
 
