@@ -17,7 +17,7 @@ def test_so_many_and_no_more() -> None:
 
         async def one() -> str:
             try:
-                with admission.admit("/api/chat"):
+                with admission.admit():
                     await gate.wait()
                     return "answered"
             except BusyError as error:

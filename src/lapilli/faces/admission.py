@@ -14,7 +14,7 @@ CLOSED = "the server is shutting down"
 class Admission:
     """Lets `places` requests be answered and `queue` more wait; for one event loop.
 
-    with admission.admit(path):     # raises BusyError where one more would be too many
+    with admission.admit():     # raises BusyError where one more would be too many
         ...
     """
 
@@ -24,7 +24,7 @@ class Admission:
         self.closed = False
 
     @contextlib.contextmanager
-    def admit(self, path: str = "") -> Iterator[None]:
+    def admit(self) -> Iterator[None]:
         """Count a request in, and out at its end. Raises BusyError."""
         if self.closed:
             raise BusyError(CLOSED)

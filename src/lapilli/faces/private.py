@@ -39,8 +39,7 @@ class PrivateServer:
     """
 
     def __init__(self, settings: Settings, named: Mapping[str, Path] | None = None) -> None:
-        others = [] if settings.ollama_models is None else [settings.ollama_models]
-        library = _WithMore(settings.models, others, named or {})
+        library = _WithMore(settings.models, settings.other_models, named or {})
         self._folder = Path(tempfile.mkdtemp(prefix="lapilli-"))  # mode 0700
         path, key = str(self._folder / "socket"), ""
         if os.name == "nt" or len(path.encode()) > _LONGEST_SOCKET_PATH:

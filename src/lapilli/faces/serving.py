@@ -44,7 +44,7 @@ def serve_until_stopped(settings: Settings) -> None:
     check_reach(settings)
     start_log(settings.debug)
     with claim(settings) as listener:
-        library = Library(settings.models, [] if settings.ollama_models is None else [settings.ollama_models])
+        library = Library(settings.models, settings.other_models)
         look_over(library, settings)
         residents = Residents(library, settings)
         app = build_app(library, residents, settings)

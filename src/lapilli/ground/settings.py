@@ -7,7 +7,6 @@ settings = Settings(num_parallel=1) # what is given here wins over all of them
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import sys
 import tomllib
@@ -21,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lapilli.errors import InputError
+from lapilli.ground.urls import is_this_machine
 from lapilli.ground.variables import (
     PORT,
     Variable,
@@ -264,11 +264,12 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether nobody outside this machine can reach what listens there."""
-        name = self.address[0]
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return name.rstrip(".") == "localhost" or name.rstrip(".").endswith(".localhost")
+        return is_this_machine(self.address[0])
+
+    @property
+    def other_models(self) -> tuple[Path, ...]:
+        """Folders of models that are only read."""
+        return () if self.ollama_models is None else (self.ollama_models,)
 
     @property
     def client_key(self) -> str:

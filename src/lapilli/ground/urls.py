@@ -96,6 +96,21 @@ class Url:
         return self.origin + self.target
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is a loopback address, written out: 127.0.0.1, ::1 or ::ffff:127.0.0.1, bare or in brackets."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is a loopback address, or a name that means one: localhost, and all below it (RFC 6761)."""
+    return is_loopback(host) or f".{host.lower().rstrip('.')}".endswith(".localhost")
+
+
 def _host(host: str) -> str:
     if host.startswith("["):
         try:

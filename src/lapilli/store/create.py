@@ -38,7 +38,7 @@ from lapilli.store.manifests import (
     Manifest,
 )
 from lapilli.store.package import NEEDS, Package, usual_parameters
-from lapilli.store.progress import SUCCESS, WRITING_MANIFEST, Progress, Report
+from lapilli.store.progress import SUCCESS, WRITING_MANIFEST, Progress, Report, say_nothing
 from lapilli.store.request import PICKLES, PLAIN, Found, read_quantization
 from lapilli.store.request import CreateRequest as CreateRequest
 
@@ -53,7 +53,7 @@ def create(
     name: str,
     request: CreateRequest,
     *,
-    progress: Report = lambda progress: None,
+    progress: Report = say_nothing,
     cancel: threading.Event | None = None,
     pull: Callable[[str], None] | None = None,
 ) -> None:

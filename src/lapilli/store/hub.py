@@ -27,7 +27,7 @@ from lapilli.ground.files import open_regular, publish
 from lapilli.store import progress as words
 from lapilli.store.blobs import disk_error
 from lapilli.store.library import Library
-from lapilli.store.progress import Progress, Report
+from lapilli.store.progress import Progress, Report, say_nothing
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.(safetensors|gguf|json|jinja|txt|model)", re.ASCII)
 _PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
@@ -61,7 +61,7 @@ def pull_hub(
     `endpoint` stands for https://huggingface.co (or `HF_ENDPOINT`).
     Raises InputError for a name that is none, ModelNotFoundError, RegistryError, NoRoomError, StoreError.
     """
-    report: Report = progress or (lambda _: None)
+    report = progress or say_nothing
     stop = cancel or threading.Event()
     owner, _, name = repository.partition("/")
     folder = library.hub_folder(owner, name, revision)
@@ -70,7 +70,7 @@ def pull_hub(
             return folder
         raise ModelNotFoundError(f"hf:{repository} is not here, and lapilli is offline: nothing is fetched")
     report(Progress(words.PULLING_MANIFEST))
-    with _told(repository, stop):
+    with _told(repository):
         commit, files = _list(repository, revision, endpoint)
         files = _chosen(files, repository)
     if _marks(folder) == {"commit": commit, "files": _told_of(files)} and _is_whole(folder, files):
@@ -85,7 +85,7 @@ def pull_hub(
         fresh.mkdir(exist_ok=True)
         _reuse(folder, fresh, files)
         library.blobs.need_room(sum(file.size for file in files if not (fresh / file.name).exists()))
-        with _told(repository, stop):
+        with _told(repository):
             for file in files:
                 _pull_file(repository, commit, file, fresh, report, stop, hold, endpoint)
         report(Progress(words.VERIFYING))
@@ -104,7 +104,7 @@ def pull_hub(
 
 
 @contextlib.contextmanager
-def _told(repository: str, stop: threading.Event) -> Iterator[None]:
+def _told(repository: str) -> Iterator[None]:
     """The hub's errors in our words."""
     import huggingface_hub.errors as hub
 

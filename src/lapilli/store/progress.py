@@ -9,7 +9,6 @@ from typing import Any
 PULLING_MANIFEST = "pulling manifest"
 VERIFYING = "verifying sha256 digest"
 WRITING_MANIFEST = "writing manifest"
-REMOVING_UNUSED = "removing unused layers"
 RETRIEVING_MANIFEST = "retrieving manifest"
 PUSHING_MANIFEST = "pushing manifest"
 SUCCESS = "success"
@@ -43,3 +42,7 @@ class Progress:
 
 Report = Callable[[Progress], None]
 """Where progress goes; it may be called from any thread, one call at a time."""
+
+
+def say_nothing(_: Progress) -> None:
+    """A report that nobody wants."""

@@ -48,5 +48,4 @@ def default_library() -> Library:
     from lapilli.ground.settings import Settings
 
     settings = Settings()
-    others = [] if settings.ollama_models is None else [settings.ollama_models]
-    return Library(settings.models, others)
+    return Library(settings.models, settings.other_models)

@@ -21,7 +21,7 @@ from lapilli.store.library import Library
 from lapilli.store.manifests import MANIFEST, MAX_BYTES, Layer, Manifest
 from lapilli.store.naming import ModelName
 from lapilli.store.partials import claim, completed_by_another
-from lapilli.store.progress import Progress, Report
+from lapilli.store.progress import Progress, Report, say_nothing
 from lapilli.store.remote import Remote, RemoteBlob, read_body
 from lapilli.store.transfer import Interrupted, TransferSettings, download, retry_after
 
@@ -48,7 +48,7 @@ def pull(
     in; NoRoomError before the first byte of a layer where the disk is too small; StoreError.
     """
     parsed = library.writable(name)
-    settings, report = settings or TransferSettings(), progress or _say_nothing
+    settings, report = settings or TransferSettings(), progress or say_nothing
     with _session(parsed, "pull", insecure, settings, cancel) as (remote, stop):
         report(Progress(words.PULLING_MANIFEST))
         manifest = _often(lambda: _get_manifest(remote), settings, stop)
@@ -79,7 +79,7 @@ def push(
     Raises RegistryError, ModelNotFoundError, InputError, StoreError.
     """
     parsed = ModelName.parse(name) if isinstance(name, str) else name
-    settings, report = settings or TransferSettings(), progress or _say_nothing
+    settings, report = settings or TransferSettings(), progress or say_nothing
     report(Progress(words.RETRIEVING_MANIFEST))
     manifest = library.manifest(parsed)
     with _session(parsed, "push", insecure, settings, cancel) as (remote, stop):
@@ -92,10 +92,6 @@ def push(
         report(Progress(words.PUSHING_MANIFEST))
         _often(lambda: _put_manifest(remote, manifest), settings, stop)
     report(Progress(words.SUCCESS))
-
-
-def _say_nothing(_: Progress) -> None:
-    pass
 
 
 @contextmanager

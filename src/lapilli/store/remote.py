@@ -5,7 +5,6 @@ Follows https://distribution.github.io/distribution/spec/api/ and https://distri
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import threading
@@ -15,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from lapilli.errors import FetchError, RegistryError
 from lapilli.ground.door import REDIRECTS, Answer, Door, Patience
-from lapilli.ground.urls import Url
+from lapilli.ground.urls import Url, is_loopback
 from lapilli.store.naming import ModelName
 from lapilli.store.transfer import TransferSettings
 
@@ -111,7 +110,8 @@ class Remote:
         if self._is_allowed(host, port):
             return True
         # The person at this machine asked for it by name; where it redirects to is another matter.
-        return self._loopback and _is_loopback(host) and (host, port) == (self.base.host, self.base.port)
+        near = is_loopback(host) or host == "localhost"
+        return self._loopback and near and (host, port) == (self.base.host, self.base.port)
 
     def _new_token(self, challenge: str, used: str) -> str:
         """A token for anybody, from the place that the registry names, if that is its own."""
@@ -182,10 +182,3 @@ def _read_token(answer: Answer) -> str:
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise RegistryError("the registry's token cannot be read")
     return token
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -39,7 +39,7 @@ class Server:
             raise ZeroDivisionError("/etc/secret/place 0xdeadbeef01")
 
         @contextmanager
-        def admit(path: str) -> Iterator[None]:
+        def admit() -> Iterator[None]:
             if self.full:
                 raise BusyError("server busy, please try again.  maximum pending requests exceeded")
             yield

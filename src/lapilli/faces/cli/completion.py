@@ -23,17 +23,13 @@ def complete_running(incomplete: str) -> list[str]:
 
 
 def _stored() -> list[str]:
-    from lapilli.ground.settings import Settings
-
     # Whatever goes wrong here, a person in the middle of a line wants to hear nothing of it.
     with contextlib.suppress(Exception):
         found = _named(lambda client: client.tags())
         if found is None:
-            from lapilli.store.library import Library
+            from lapilli.store.reference import default_library
 
-            settings = Settings()
-            others = [settings.ollama_models] if settings.ollama_models else []
-            found = [name.short for name in Library(settings.models, others).names()]
+            found = [name.short for name in default_library().names()]
         # bash takes a colon for the end of a word, so a tag that goes without saying is not said.
         return [name.removesuffix(":latest") for name in found]
     return []

@@ -205,12 +205,10 @@ def _is_path(model: str) -> bool:
 
 
 def _is_stored(model: str) -> bool:
-    from lapilli.ground.settings import Settings
-    from lapilli.store.library import Library
+    from lapilli.store.reference import default_library
 
-    settings = Settings()
     try:
-        Library(settings.models, [settings.ollama_models] if settings.ollama_models else []).find(model)
+        default_library().find(model)
     except (InputError, ModelNotFoundError):
         return False
     return True

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapilli.faces.server.exchange import Exchange, Held
 from lapilli.faces.server.problems import HttpError, Problems
+from lapilli.ground.urls import is_loopback, is_this_machine
 
 # What takes a place: everything that makes a model compute.
 COUNTED = frozenset(
@@ -53,7 +54,7 @@ class GuardOptions:
     body_bytes: int = 64 << 20
     header_bytes: int = 32 << 10
     header_count: int = 100
-    admit: Callable[[str], AbstractContextManager[object]] | None = None
+    admit: Callable[[], AbstractContextManager[object]] | None = None
 
 
 class Guard:
@@ -92,7 +93,7 @@ class Guard:
         if not local and scope["path"] not in OPEN and not scope["path"].startswith("/static/"):
             check_key(scope, options.api_keys)
         if options.admit is not None and scope["method"] == "POST" and scope["path"] in COUNTED:
-            with options.admit(scope["path"]):
+            with options.admit():
                 await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -125,7 +126,7 @@ def check_host(scope: Scope, options: GuardOptions) -> bool:
     host = _host_of(hosts[0].decode("latin-1"))
     if host is None:
         raise HttpError(400, "the Host header is no host")
-    near = is_loopback(host) or host == "localhost" or host.endswith(".localhost")
+    near = is_this_machine(host)
     passed_on = any(_all(scope["headers"], name) for name in FORWARDED)
     client = scope.get("client")
     if near and not passed_on and (client is None or is_loopback(client[0])):
@@ -158,16 +159,6 @@ def check_key(scope: Scope, keys: Iterable[str]) -> None:
             right |= hmac.compare_digest(bearer.strip(), key.encode())
     if not right:
         raise HttpError(401, "unauthorized: a key is needed (Authorization: Bearer …)", {"WWW-Authenticate": "Bearer"})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is a loopback address, written out."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 def _is_ours(host: str, allowed: Iterable[str]) -> bool:
