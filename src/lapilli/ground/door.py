@@ -76,7 +76,7 @@ def resolve(host: str, port: int, seconds: float) -> list[str]:
     except queue.Empty:
         raise FetchError(f"{host} could not be resolved in {seconds:.0f} s", 504) from None
     if isinstance(found, Exception) or not found:
-        raise FetchError(f"{host} is not known here", 502)
+        raise FetchError(f"there is no address for {host}: is its name right, and is there a network?", 502)
     return found
 
 
@@ -267,7 +267,7 @@ class _Backend(httpcore2.NetworkBackend):
         except ValueError:
             addresses = self._network.resolve(host, port, seconds)
         if not addresses:
-            raise FetchError(f"{host} is not known here", 502)
+            raise FetchError(f"there is no address for {host}: is its name right, and is there a network?", 502)
         if not all(is_public(address) for address in addresses) and not self._may_be_private(host, port):
             raise FetchError(f"{host} is a private address and may not be connected to", 403)
         return addresses
