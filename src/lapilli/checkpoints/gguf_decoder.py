@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lapilli.checkpoints.gguf import GGUFFile
+from lapilli.checkpoints.gguf_sizes import decoder_sizes
 from lapilli.config import RopeConfig, TextConfig
 from lapilli.errors import CheckpointError
 from lapilli.model.rope import attention_factor, frequencies
@@ -142,21 +143,7 @@ def write_decoder(config: TextConfig) -> tuple[dict[str, object], dict[str, npt.
         )
     if config.activation != "silu":
         raise CheckpointError(f"llama.cpp knows these decoders with silu only, this one has {config.activation}")
-    values: dict[str, object] = {
-        "general.architecture": arch,
-        f"{arch}.block_count": config.num_layers,
-        f"{arch}.context_length": config.max_positions,
-        f"{arch}.embedding_length": config.hidden_size,
-        f"{arch}.feed_forward_length": config.intermediate_size,
-        f"{arch}.attention.head_count": config.num_heads,
-        f"{arch}.attention.head_count_kv": config.num_kv_heads,
-        f"{arch}.attention.key_length": config.head_dim,
-        f"{arch}.attention.value_length": config.head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": config.norm_eps,
-        f"{arch}.rope.dimension_count": config.rotary_dim,
-        f"{arch}.rope.freq_base": rope.theta,
-        f"{arch}.vocab_size": config.vocab_size,
-    }
+    values: dict[str, object] = {"general.architecture": arch, **decoder_sizes(config, arch)}
     if config.sliding_window is not None:
         values[f"{arch}.attention.sliding_window"] = config.sliding_window
         values[f"{arch}.attention.sliding_window_first_layer"] = config.first_sliding_layer

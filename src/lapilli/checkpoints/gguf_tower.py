@@ -7,6 +7,7 @@ token, which belongs first, and it leaves out one more block of files whose last
 from __future__ import annotations
 
 from lapilli.checkpoints.gguf import GGUFFile
+from lapilli.checkpoints.gguf_sizes import tower_sizes
 from lapilli.config import Activation, LlavaConfig, TextConfig, VisionConfig
 from lapilli.errors import CheckpointError
 from lapilli.inputs.processor import ImageProcessor
@@ -120,14 +121,8 @@ def write_tower(config: LlavaConfig, vision: VisionConfig, processor: ImageProce
         "clip.projector_type": "mlp",
         "clip.use_gelu": vision.activation in ("gelu", "gelu_tanh"),
         "clip.use_silu": vision.activation == "silu",
-        "clip.vision.image_size": vision.image_size,
-        "clip.vision.patch_size": vision.patch_size,
-        "clip.vision.embedding_length": vision.hidden_size,
-        "clip.vision.feed_forward_length": vision.intermediate_size,
         "clip.vision.projection_dim": config.text.hidden_size,
-        "clip.vision.block_count": vision.num_layers,
-        "clip.vision.attention.head_count": vision.num_heads,
-        "clip.vision.attention.layer_norm_epsilon": vision.norm_eps,
+        **tower_sizes(vision),
         "clip.vision.image_mean": list(processor.image_mean),
         "clip.vision.image_std": list(processor.image_std),
         # Said even where it is what llama.cpp would take, so that nobody has to guess.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lapilli.checkpoints.gguf import read_gguf
+from lapilli.checkpoints.gguf_sizes import decoder_sizes, tower_sizes
 from lapilli.checkpoints.objects import read_object
 from lapilli.checkpoints.safetensors import TensorHeader, check_header, read_index
 from lapilli.config import LlavaConfig, TextConfig, VisionConfig
@@ -117,7 +118,7 @@ def _read_folder(path: Path) -> Header:
         "general.architecture": text.family,
         "general.parameter_count": count,
         **({"general.file_type": codes[kind]} if kind in codes else {}),
-        **_decoder_info(text),
+        **decoder_sizes(text, text.family),
     }
     template = ChatTemplate.from_folder(path)
     return Header(
@@ -141,24 +142,6 @@ def _configs(values: Mapping[str, Any]) -> tuple[TextConfig, VisionConfig | None
     return config.text, config.vision, config
 
 
-def _decoder_info(config: TextConfig) -> dict[str, Any]:
-    arch = config.family
-    return {
-        f"{arch}.block_count": config.num_layers,
-        f"{arch}.context_length": config.max_positions,
-        f"{arch}.embedding_length": config.hidden_size,
-        f"{arch}.feed_forward_length": config.intermediate_size,
-        f"{arch}.attention.head_count": config.num_heads,
-        f"{arch}.attention.head_count_kv": config.num_kv_heads,
-        f"{arch}.attention.key_length": config.head_dim,
-        f"{arch}.attention.value_length": config.head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": config.norm_eps,
-        f"{arch}.rope.dimension_count": config.rotary_dim,
-        f"{arch}.rope.freq_base": config.rope.theta,
-        f"{arch}.vocab_size": config.vocab_size,
-    }
-
-
 def _tower_info(text: TextConfig, config: VisionConfig | None) -> dict[str, Any]:
     values: dict[str, Any] = {
         "general.architecture": "clip",
@@ -166,17 +149,7 @@ def _tower_info(text: TextConfig, config: VisionConfig | None) -> dict[str, Any]
         "clip.projector_type": "mlp",
         "clip.vision.projection_dim": text.hidden_size,
     }
-    if config is None:
-        return values
-    return values | {
-        "clip.vision.block_count": config.num_layers,
-        "clip.vision.embedding_length": config.hidden_size,
-        "clip.vision.feed_forward_length": config.intermediate_size,
-        "clip.vision.attention.head_count": config.num_heads,
-        "clip.vision.attention.layer_norm_epsilon": config.norm_eps,
-        "clip.vision.image_size": config.image_size,
-        "clip.vision.patch_size": config.patch_size,
-    }
+    return values if config is None else values | tower_sizes(config)
 
 
 def _shown(info: Mapping[str, Any], verbose: bool) -> dict[str, Any]:
