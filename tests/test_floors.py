@@ -33,7 +33,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "http.client": (),
     "requests": (),
     "httpx": (),
-    "httpx2": ("ground/door.py", "faces/client.py", "faces/private.py"),
+    "httpx2": ("ground/door.py", "faces/client.py", "faces/connection.py", "faces/private.py"),
     "httpcore2": ("ground/door.py",),
     "huggingface_hub": ("store/hub.py",),
     "socket.create_connection": (),

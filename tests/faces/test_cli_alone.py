@@ -10,7 +10,7 @@ import pytest
 
 from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.faces.cli import main
-from lapilli.faces.client import alone, connect
+from lapilli.faces.connection import alone, connect
 from lapilli.ground.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -21,7 +21,7 @@ from PIL import Image
 
 from lapilli.faces.cli import main, with_values
 from lapilli.faces.columns import processor_text, size_text, time_text, until_text
-from lapilli.faces.steps import Lines
+from lapilli.faces.progress import Lines
 from lapilli.store.progress import Progress
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

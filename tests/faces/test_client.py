@@ -17,7 +17,8 @@ import pytest
 from parrot_server import ParrotServer, serving
 
 from lapilli.errors import BusyError, InputError, LapilliError, ModelNotFoundError
-from lapilli.faces.client import Client, connect, reach, server_url
+from lapilli.faces.client import Client
+from lapilli.faces.connection import connect, reach, server_url
 
 
 def settings_for(url: str, key: str = "") -> Any:

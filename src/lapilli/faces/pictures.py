@@ -1,10 +1,12 @@
-"""Pictures by their paths: found in what a person wrote, and taken out of it."""
+"""Pictures by their paths: found in what a person wrote, taken out of it, and made ready to be sent."""
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 _SUFFIX = r"\.(?i:png|jpe?g|webp|gif|bmp|tiff?|avif|ppm|pgm|pbm)"
 # A word, or a path 'in quotes' or "in quotes"; a word goes on over an escaped\ blank. Each character is looked at a
@@ -54,6 +56,24 @@ def names_a_file(line: str) -> bool:
     written = match["single"] or match["double"] or match["bare"]
     bare = _BARE.fullmatch(written)
     return any(os.path.isfile(os.path.expanduser(path)) for path in (written, _unescaped(bare["path"]) if bare else ""))
+
+
+def picture(data: bytes) -> str:
+    """The bytes of a picture file as a message's `images` carry them."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def read_picture(path: str | Path) -> bytes:
+    """The bytes of a picture file, after they were looked at: what the door to pictures refuses is not sent.
+
+    Raises ImageError.
+    """
+    from lapilli.ground.files import open_regular
+    from lapilli.inputs.images import open_image
+
+    open_image(str(path))
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _unescaped(path: str) -> str:

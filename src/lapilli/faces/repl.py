@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from lapilli.errors import LapilliError
 from lapilli.faces.answer import Told, account_text, tell
-from lapilli.faces.client import Client, picture, read_picture
-from lapilli.faces.pictures import names_a_file, take_paths
+from lapilli.faces.client import Client
+from lapilli.faces.pictures import names_a_file, picture, read_picture, take_paths
 from lapilli.faces.repl_commands import run_command
 from lapilli.faces.terminal import printable, show
 

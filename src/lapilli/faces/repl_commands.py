@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lapilli.errors import InputError
 from lapilli.faces.columns import models_table
 from lapilli.faces.showing import PARTS, info_text, part_text
+from lapilli.wire.question import LEVELS
 
 if TYPE_CHECKING:
     from lapilli.faces.repl import Repl
@@ -60,7 +61,6 @@ HELP_SHORTCUTS = """Available keyboard shortcuts:
   Ctrl + g            Write the message in an editor
   Ctrl + c            Stop the answer
   Ctrl + d            Leave"""
-THINKING = ("low", "medium", "high", "max")
 
 
 def run_command(repl: Repl, line: str) -> bool:
@@ -123,8 +123,8 @@ def _set_format(repl: Repl, value: str) -> None:
 
 
 def _set_think(repl: Repl, level: str | None) -> None:
-    if level and level not in THINKING:
-        raise InputError(f"/set think {level}: the level can be {', '.join(THINKING)}")
+    if level and level not in LEVELS:
+        raise InputError(f"/set think {level}: the level can be {', '.join(LEVELS)}")
     if level is not None and "thinking" not in (repl.shown.get("capabilities") or ("thinking",)):
         repl.remark(f"warning: model {repl.session.model!r} does not support thinking")
     repl.session.think = False if level is None else level or True

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import lapilli
 from lapilli.errors import InputError, LapilliError
-from lapilli.faces.client import reach
+from lapilli.faces.connection import reach
 from lapilli.faces.residents import Residents
 from lapilli.faces.server.app import build_app
 from lapilli.faces.server.listener import listen

@@ -14,7 +14,7 @@ from typing import Any, cast
 from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.wire import fields
 from lapilli.wire.durations import keep_alive, nanoseconds, now
-from lapilli.wire.question import Account, Likelihood, Question, Said, Think, ToolCall, Turn
+from lapilli.wire.question import LEVELS, Account, Likelihood, Question, Said, Think, ToolCall, Turn
 
 MOST_PICTURES = 32
 MOST_TURNS = 10_000
@@ -160,7 +160,7 @@ def _form(value: Any) -> str | Mapping[str, Any] | None:
 def _think(value: Any) -> Think | None:
     if value is None or isinstance(value, bool):
         return value
-    if value in ("low", "medium", "high", "max"):
+    if value in LEVELS:
         return cast(Think, value)
     shown = f'"{value[:40]}"' if isinstance(value, str) else fields.kind_of(value)
     raise InputError(f'invalid think value: {shown} (must be "high", "medium", "low", "max", true, or false)')

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Think = bool | Literal["low", "medium", "high", "max"]
+Level = Literal["low", "medium", "high", "max"]
+LEVELS = get_args(Level)
+Think = bool | Level
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ def _stored() -> list[str]:
 
 
 def _named(ask: Callable[[Client], Sequence[Listed | Running]]) -> list[str] | None:
-    from lapilli.faces.client import reach
+    from lapilli.faces.connection import reach
     from lapilli.ground.settings import Settings
 
     client = reach(Settings(), timeout=1)

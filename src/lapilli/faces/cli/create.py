@@ -42,7 +42,7 @@ def create(
 
     FROM names a model, a GGUF file, or a checkpoint folder; ADAPTER a LoRA. Files that are there are not copied again.
     """
-    from lapilli.faces.steps import following
+    from lapilli.faces.progress import following
 
     modelfile, folder = read_modelfile(file)
     for warning in modelfile.warnings:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lapilli.errors import InputError, PromptError
 from lapilli.faces.cli.question import Question
+from lapilli.faces.cli.wishes import Opening, Wishes, read_form
 from lapilli.faces.terminal import Wrapping, show
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from lapilli.engine.grammar import Constraint
     from lapilli.engine.local import LocalModel
     from lapilli.engine.sampler import SamplingOptions
-    from lapilli.faces.cli.run import Opening, Wishes
 
 
 def answer_here(model: str, question: Question, wishes: Wishes, opening: Opening) -> None:
@@ -54,19 +54,13 @@ def _load(model: str, opening: Opening) -> LocalModel:
 
 
 def _constraint(format: str | None) -> Constraint | None:
-    """The form that the answer must have: any JSON, or what a schema says."""
+    """The form that the answer must have."""
     from lapilli.engine.grammar import Constraint
 
-    if format is None:
+    form = read_form(format)
+    if form is None:
         return None
-    if format == "json":
-        return Constraint.json()
-    if format.lstrip().startswith("{"):
-        return Constraint.json_schema(format)
-    try:
-        return Constraint.json_schema(Path(format).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--format {format[:80]}: is neither json nor a schema, and no such file is there") from error
+    return Constraint.json() if form == "json" else Constraint.json_schema(form)
 
 
 def _options(**given: Any) -> SamplingOptions:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,45 +12,8 @@ import typer
 from lapilli.errors import InputError, ModelNotFoundError, PromptError
 from lapilli.faces.cli.completion import complete_model
 from lapilli.faces.cli.question import Question, piped_stdin, read_question
+from lapilli.faces.cli.wishes import Opening, Wishes, read_think
 from lapilli.faces.terminal import printable
-
-LEVELS = ("low", "medium", "high", "max")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What `lapilli run` was told beside the question; what was not said is None."""
-
-    sampling: dict[str, float | int | list[str] | None] = field(default_factory=dict)
-    system: str | None = None
-    format: str | None = None
-    think: bool | str | None = None
-    hide_thinking: bool = False
-    keep_alive: str | None = None
-    truncate: bool | None = None
-    dimensions: int | None = None
-    insecure: bool = False
-    wrap: bool = True
-    as_json: bool = False
-    verbose: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opening:
-    """How a model is opened in this process; a server opens models in its own way and takes none of these."""
-
-    quantize: str | None = None
-    device: str = "auto"
-    dtype: str | None = None
-    projector: Path | None = None
-    adapter: Path | None = None
-    show_attention: Path | None = None
-
-    def given(self) -> list[str]:
-        """The options that were given, as they are written."""
-        names = ("quantize", "dtype", "projector", "adapter", "show_attention")
-        found = [name for name in names if getattr(self, name) is not None] + ["device"] * (self.device != "auto")
-        return [f"--{name.replace('_', '-')}" for name in found]
 
 
 def run(
@@ -216,7 +178,7 @@ def _is_stored(model: str) -> bool:
 
 def _server_knows(model: str) -> bool | None:
     """Whether the server that is up has a model; None where none is up."""
-    from lapilli.faces.client import reach
+    from lapilli.faces.connection import reach
     from lapilli.ground.settings import Settings
 
     server = reach(Settings())
@@ -228,16 +190,6 @@ def _server_knows(model: str) -> bool | None:
         except (InputError, ModelNotFoundError):
             return False
     return True
-
-
-def read_think(text: str | None) -> bool | str | None:
-    """What --think says: yes, no, or how hard. Raises InputError."""
-    if text is None:
-        return None
-    known: dict[str, bool | str] = {"true": True, "false": False, **{level: level for level in LEVELS}}
-    if text.lower() not in known:
-        raise InputError(f"--think={text[:40]}: it can be {', '.join(known)}")
-    return known[text.lower()]
 
 
 def _note(text: str) -> None:

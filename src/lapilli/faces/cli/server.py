@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def connected() -> Client:
     """A client of the server that is up, else of a private one that ends with the command; use it in a `with`."""
-    from lapilli.faces.client import connect
+    from lapilli.faces.connection import connect
     from lapilli.ground.settings import Settings
 
     return connect(Settings())

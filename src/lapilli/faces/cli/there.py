@@ -8,18 +8,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapilli.errors import InputError, LapilliError, ModelNotFoundError
+from lapilli.errors import LapilliError, ModelNotFoundError
 from lapilli.faces.cli.question import Question
 from lapilli.faces.cli.server import connected
 from lapilli.faces.cli.transfer import fetch
-from lapilli.faces.client import Client, picture, read_picture
+from lapilli.faces.cli.wishes import Wishes, read_form
+from lapilli.faces.client import Client
+from lapilli.faces.pictures import picture, read_picture
 from lapilli.faces.terminal import printable, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lapilli.faces.answer import Told
-    from lapilli.faces.cli.run import Wishes
 
 
 def answer_there(model: str, question: Question, wishes: Wishes) -> None:
@@ -44,7 +45,7 @@ def talk_there(model: str, wishes: Wishes, *, private: bool) -> None:
 
     Raises LapilliError.
     """
-    from lapilli.faces.client import alone, connect
+    from lapilli.faces.connection import alone, connect
     from lapilli.faces.repl import Repl, Session
     from lapilli.faces.repl_keys import find_editor
     from lapilli.ground.settings import Settings, data_folder
@@ -103,30 +104,6 @@ def _fetch(client: Client, model: str, *, insecure: bool) -> None:
         near = difflib.get_close_matches(model, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`lapilli list` shows what is here;"
         raise ModelNotFoundError(f"no model {model[:200]!r} is here: {hint} It cannot be pulled: {error}") from error
-
-
-def read_form(format: str | None) -> str | Mapping[str, Any] | None:
-    """The form that the answer must have: "json", or a JSON Schema as an object.
-
-    Raises InputError.
-    """
-    if format is None or format == "json":
-        return format
-    text = format
-    if not format.lstrip().startswith("{"):
-        try:
-            text = Path(format).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"--format {format[:80]}: is neither json nor a schema, and no such file is there"
-            ) from error
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--format {format[:80]}: the schema is no JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise InputError(f"--format {format[:80]}: a schema is a JSON object, this is a {type(schema).__name__}")
-    return schema
 
 
 def _options(wishes: Wishes) -> dict[str, Any]:

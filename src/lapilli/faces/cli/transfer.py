@@ -43,7 +43,7 @@ def push(
 
     What the registry has already is not sent again.
     """
-    from lapilli.faces.steps import following
+    from lapilli.faces.progress import following
 
     again = f"What was sent stays there; to go on: lapilli push {model}"
     with connected() as client, following(again) as step:
@@ -53,7 +53,7 @@ def push(
 
 def fetch(client: Client, model: str, *, insecure: bool = False) -> None:
     """Pull a model and show how far it is."""
-    from lapilli.faces.steps import following
+    from lapilli.faces.progress import following
 
     with following(f"What was fetched is kept; to go on: lapilli pull {model}") as step:
         for progress in client.pull(model, insecure=insecure):
