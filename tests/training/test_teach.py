@@ -31,36 +31,6 @@ from lapilli.training.samples import SampleMaker
 from lapilli.training.talks import open_talks
 from lapilli.training.teach import Lesson, prepare, teach
 
-WORDS = ("red", "green", "blue", "a long grey and white one")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny LLaVA as transformers saves it."""
-    folder = tmp_path_factory.mktemp("base")
-    tiny.save(tiny.random_model(tiny.llava_config(tiny.vision_config("clip"))), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve conversations of several lengths, most about a picture."""
-    folder = tmp_path_factory.mktemp("data")
-    records = []
-    for number in range(12):
-        word = WORDS[number % 4]
-        Image.new("RGB", (28, 28), (number * 20, 90, 200 - number * 9)).save(folder / f"{number}.png")
-        said = [{"from": "human", "value": "<image>\nColour?"}, {"from": "gpt", "value": word}]
-        if number % 3 == 0:
-            said += [{"from": "human", "value": "Sure?"}, {"from": "gpt", "value": f"Yes, {word}."}]
-        shown = {"image": f"{number}.png"} if number % 4 else {}
-        if not shown:
-            said[0]["value"] = "Say a word."
-        records.append({"conversations": said, **shown})
-    (folder / "my.json").write_text(json.dumps(records))
-    return folder / "my.json"
-
-
 RECIPE = Recipe(
     name="test", epochs=2, batch=4, at_once=1024, rate=5e-3, pack=400, max_tokens=512, bf16=False, log_every=1
 )
@@ -315,7 +285,10 @@ def test_from_tuning_to_use_in_one_breath(tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
     assert main(["run", str(tmp_path / "own"), *asked]) == 0
     assert main(["run", "mini", *asked, "--adapter", str(tmp_path / "adapter")]) == 0
-    assert capsys.readouterr().out == "A zorb.\nA zorb.\n"
+    assert main(["run", str(tmp_path / "adapter"), *asked]) == 0
+    assert capsys.readouterr().out == "A zorb.\nA zorb.\nA zorb.\n"
+    assert main(["train", "tune", "--base", str(tmp_path / "adapter"), *data[:2], "--out", str(tmp_path / "no")]) == 2
+    assert "give the model below it" in capsys.readouterr().err
     picture = Image.open(io.BytesIO((tmp_path / "own.training" / "loss.png").read_bytes()))
     assert picture.size == (960, 480)
     assert "zorb" not in lapilli.load("mini").chat("What is this called?", [tmp_path / "3.png"]).text

@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lapilli.errors import LapilliError, TrainingError
@@ -23,7 +23,8 @@ from lapilli.training.distributed import Ranks, join
 from lapilli.training.glance import Glance
 from lapilli.training.lowrank import adapters_of
 from lapilli.training.recipe import Recipe
-from lapilli.training.samples import Batch, Order, Sample, SampleMaker, batches_of, rows_of
+from lapilli.training.samples import EMPTY, Batch, Order, Sample, SampleMaker, batches_of, rows_of
+from lapilli.training.sharding import LARGE_TOWER, shard
 from lapilli.training.talks import Talks
 
 
@@ -87,6 +88,7 @@ class ConversationObjective:
 
     def __init__(self, model: Llava, course: Course, recipe: Recipe, glance: Glance) -> None:
         self.model, self.course, self.recipe, self.glance = model, course, recipe, glance
+        self.reading, self.sharded = Reading(model, glance), False
         _choose(model, recipe)
         if recipe.checkpointing:
             for block in model.language.blocks:
@@ -103,14 +105,38 @@ class ConversationObjective:
         for batches in self.course.steps(first_step):
             # Gradients are averaged over processes, so each counts its tokens against a mean process's.
             share = ranks.total(sum(batch.spoken for batch in batches)) / ranks.world
+            if self.sharded:  # all processes gather weights as often as the one with the most batches
+                batches = [*batches, *[EMPTY] * (ranks.most(len(batches)) - len(batches))]
             yield tuple(replace(batch, share=share) for batch in batches)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """This piece's part of the step's mean loss, and of the tokens that would be said right."""
+        found: dict[str, Tensor] = self.reading(batch)
+        return found
+
+    def shard(self, device: torch.device) -> None:
+        """Share the weights out among the processes."""
+        tower = self.model.vision is not None and _size(self.model.vision) >= LARGE_TOWER
+        shard(self.reading, self.model, device, self.course.ranks, tower=tower)
+        self.sharded, self.reading.alike = True, True
+        self.glance.together = self.course.ranks if tower else None
+
+
+class Reading(nn.Module):
+    """From a batch to its loss in one forward pass; `alike` makes every batch use all that learns."""
+
+    def __init__(self, model: Llava, glance: Glance) -> None:
+        super().__init__()
+        self.model, self.glance, self.alike = model, glance, False
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         model, device = self.model, self.model.device
         ids_BT, said_BT = (torch.from_numpy(x).to(device) for x in (batch.ids_BT, batch.said_BT))
         positions_BT = torch.from_numpy(batch.positions_BT).to(device)
-        embeds_BTD = model.embed(ids_BT, self._features(batch.samples))
+        features = self._features(batch.samples)
+        embeds_BTD = model.embed(ids_BT, features)
+        if self.alike and not features and model.projector is not None:
+            embeds_BTD = embeds_BTD + 0 * self._nothing()
         cache = Packed(torch.from_numpy(batch.texts_BT).to(device)) if batch.packed else None
         hidden_BTD = model(embeds_BTD, positions_BT, cache)
         ahead_BT = said_BT[:, 1:]
@@ -122,14 +148,23 @@ class ConversationObjective:
     def _features(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Features of all pictures, in the order of their placeholders."""
         images = [image for sample in samples for image in sample.images]
+        tiles = self.glance.tiles(images, [file for sample in samples for file in sample.files])
         if not images:
             return []
-        tiles = self.glance.tiles(images, [file for sample in samples for file in sample.files])
         projected = torch.split(self.model.project(torch.cat(tiles)), [len(part) for part in tiles])
         return [
             self.model.arrange(part_TND, image.height, image.width)
             for part_TND, image in zip(projected, images, strict=True)
         ]
+
+    def _nothing(self) -> Tensor:
+        """What a picture's way through the projector takes part in, seen nowhere."""
+        sum_ = self.model.project(torch.zeros(1, 1, self.model.config.feature_size, device=self.model.device)).sum()
+        return sum_ if self.model.newline is None else sum_ + self.model.newline.sum()
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _choose(model: Llava, recipe: Recipe) -> None:

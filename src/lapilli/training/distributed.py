@@ -1,6 +1,6 @@
 """Training in several processes, each with its share of every batch: `torchrun --nproc-per-node 2 -m lapilli train …`.
 
-Every process holds all weights and draws its own pictures; gradients are averaged before each step.
+Every process holds all weights and averages gradients before each step, or holds a share of them (`sharding`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,52 @@ class Ranks:
         dist.all_reduce(whole)
         return float(whole.item())
 
+    def most(self, count: int) -> int:
+        """The largest count of all processes."""
+        if self.world == 1:
+            return count
+        largest = torch.tensor([count])
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest.item())
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        self.most(0)
+
     def agree(self, said: bool) -> bool:
         """Whether any process says so: all stop at the same step, or none does."""
         if self.world == 1:
             return said
-        flag = torch.tensor([int(said)])
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag.item())
+        return bool(self.most(int(said)))
 
 
 def join() -> Ranks:
-    """Join the processes that torchrun started; alone where it started none."""
+    """Join the processes that torchrun started, each with a GPU of its own where there are enough; else alone."""
     if "RANK" not in os.environ:
         return Ranks()
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
+        local, beside = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        if gpus := 0 < beside <= torch.cuda.device_count():
+            torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("GROUP_WORLD_SIZE") == "1":
+            rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            dist.init_process_group(backend, store=_fresh_store(world), rank=rank, world_size=world)
+        else:
+            dist.init_process_group(backend)
     return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def _fresh_store(world: int) -> Store:
+    """A part of torchrun's store for this start alone: it keeps the addresses of processes that died (pytorch 135712).
+
+    On several machines starts are not counted alike: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is the way.
+    """
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False)
+    return PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+
+
+def leave() -> None:
+    """Part from the other processes, where there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -20,6 +20,7 @@ from lapilli.inputs.processor import ImageInput, ImageProcessor
 from lapilli.inputs.prompt import PromptBuilder
 from lapilli.model.llava import Llava
 from lapilli.store.features import FeatureCache, Features
+from lapilli.training.distributed import Ranks
 from lapilli.training.talks import PictureFile
 
 _KEPT = "kept"
@@ -64,6 +65,7 @@ class Glance:
         self, model: Llava, prompts: PromptBuilder, cache: FeatureCache | None, dtype: torch.dtype = torch.float32
     ) -> None:
         self.model, self.prompts, self.dtype = model, prompts, dtype
+        self.together: Ranks | None = None  # who passes through a tower that is shared out, all as often
         one_tile = not model.config.is_next and prompts.image_processor is not None
         self.kept = KeptPictures(cache, self._maker) if cache is not None and one_tile else None
 
@@ -79,33 +81,45 @@ class Glance:
     @torch.no_grad()
     def tiles(self, images: Sequence[ImageInput], files: Sequence[PictureFile]) -> list[Tensor]:
         """The tower's features (T, N, D) of each picture, the same whether they were kept or not."""
-        fresh = [place for place, image in enumerate(images) if image.pixels_TCHW.size]
-        found = dict(zip(fresh, self._see([images[place] for place in fresh]), strict=True))
-        for place, file in enumerate(files):
-            if self.kept is not None and place in found:
-                self.kept.cache.put(self.kept.key(file), _features(found[place][0]))
-            elif place not in found:
-                assert self.kept is not None
-                kept = self.kept.cache.get(self.kept.key(file))
-                # It was there when the sample was made, and a budget may have made it give way since.
-                found[place] = self._again(file) if kept is None else _tensor(kept)[None].to(self.model.device)
+        found: dict[int, Tensor] = {}
+        unseen: dict[int, ImageInput] = {}
+        for place, (image, file) in enumerate(zip(images, files, strict=True)):
+            if image.pixels_TCHW.size:
+                unseen[place] = image
+                continue
+            assert self.kept is not None
+            kept = self.kept.cache.get(self.kept.key(file))
+            if kept is None:  # it was there when the sample was made, and a budget has made it give way since
+                unseen[place] = self._again(file)
+            else:
+                found[place] = _tensor(kept)[None].to(self.model.device)
+        for place, seen_TND in zip(unseen, self._see(list(unseen.values())), strict=True):
+            found[place] = seen_TND
+            if self.kept is not None:
+                self.kept.cache.put(self.kept.key(files[place]), _features(seen_TND[0]))
         return [found[place] for place in range(len(images))]
 
     def _see(self, images: Sequence[ImageInput]) -> list[Tensor]:
         """On a CPU one picture at a time: there a picture's last bits depend on how many are seen together."""
         device, counts = self.model.device, [len(image.pixels_TCHW) for image in images]
-        if not images:
-            return []
         pixels = [torch.from_numpy(image.pixels_TCHW).to(device, self.model.dtype) for image in images]
-        if device.type == "cpu":
-            seen = [self.model.see(pixels_TCHW) for pixels_TCHW in pixels]
-        else:
-            seen = list(torch.split(self.model.see(torch.cat(pixels)), counts))
-        return [tiles_TND.to(self.dtype) for tiles_TND in seen]
+        passes = pixels if device.type == "cpu" or not pixels else [torch.cat(pixels)]
+        idle = 0 if self.together is None else self.together.most(len(passes)) - len(passes)
+        seen = [self.model.see(pixels_TCHW) for pixels_TCHW in passes]
+        for _ in range(idle):
+            self._blink()
+        apart = torch.split(torch.cat(seen), counts) if seen else ()
+        return [tiles_TND.to(self.dtype) for tiles_TND in apart]
 
-    def _again(self, file: PictureFile) -> Tensor:
+    def _blink(self) -> None:
+        """A pass through the tower that sees nothing, for the company of processes that do."""
+        assert self.model.config.vision is not None
+        size = self.model.config.vision.image_size
+        self.model.see(torch.zeros(1, 3, size, size, device=self.model.device, dtype=self.model.dtype))
+
+    def _again(self, file: PictureFile) -> ImageInput:
         assert self.prompts.image_processor is not None
-        return self._see([self.prompts.image_processor.prepare(show(file.read()).image)])[0]
+        return self.prompts.image_processor.prepare(show(file.read()).image)
 
     @property
     def _maker(self) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -24,10 +23,14 @@ from lapilli.ground.files import publish
 from lapilli.training.curves import draw_curves
 from lapilli.training.distributed import Ranks, join
 from lapilli.training.recipe import LoopOptions
+from lapilli.training.sharding import whole_of
+from lapilli.training.state import STATE_FILE as STATE_FILE
+from lapilli.training.state import State, own_state
+from lapilli.training.state import trained_weights as trained_weights
 
-STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "loss.png"
+BOARD_FOLDER = "tensorboard"
 
 
 class Objective(Protocol):
@@ -74,18 +77,25 @@ def run(
         raise TrainingError("nothing is to be learnt: every parameter is frozen")
     torch.manual_seed(options.seed)
     optimizers = _optimizers(module, options)
-    kept = _own_state(module) if whole else {name: p.data for name, p in learning.items()}
+    kept = own_state(module) if whole else {name: p.detach() for name, p in learning.items()}
     ema = {f"ema.{name}": p.detach().clone() for name, p in learning.items()} if options.ema else {}
-    step = _restore(folder, {**kept, **ema}, optimizers, learning)
+    ranks = join()
+    state = State(folder, {**kept, **ema}, optimizers, learning, ranks)
+    step = state.restore()
     if step >= options.steps:
         return step
     module.train()
+    attention = _attention(module)
     started, saved = time.monotonic(), time.monotonic()
     autocast: AbstractContextManager[Any] = (
         torch.autocast(torch.device(device).type, torch.bfloat16) if options.bf16 else nullcontext()
     )
-    ranks = join()
-    with _Interrupt() as interrupt, _progress(ranks) as progress, _metrics(folder, ranks) as metrics:
+    with (
+        _Interrupt() as interrupt,
+        _progress(ranks) as progress,
+        _metrics(folder, ranks, step) as metrics,
+        _board(folder, ranks, step) as board,
+    ):
         bar = progress.add_task(folder.name, total=options.steps, completed=step, loss="")
         first, logged = step, (step, time.monotonic())
         for batch in objective.batches(step):
@@ -95,16 +105,18 @@ def run(
             torch.manual_seed((options.seed << 32) + step * ranks.world + ranks.rank)
             losses: dict[str, Tensor] = {}
             for piece in batch if isinstance(batch, tuple) else (batch,):
-                with autocast, sdpa_kernel(_attention(module)):
-                    found = objective.loss(piece)
-                if not bool(torch.isfinite(found["loss"])):
-                    raise _not_a_number(objective, found["loss"], step, options, folder)
-                if found["loss"].requires_grad:  # a piece without a picture teaches a projector nothing
-                    found["loss"].backward()  # type: ignore[no-untyped-call]
+                with sdpa_kernel(attention):  # for the way back, too: a block that is computed again is the same then
+                    with autocast:
+                        found = objective.loss(piece)
+                    if not bool(torch.isfinite(found["loss"])):
+                        raise _not_a_number(objective, found["loss"], step, options, folder)
+                    if found["loss"].requires_grad:  # a piece without a picture teaches a projector nothing
+                        found["loss"].backward()  # type: ignore[no-untyped-call]
                 for name, value in found.items():
                     losses[name] = losses[name] + value.detach() if name in losses else value.detach()
-            ranks.average(learning.values())
-            norm = nn.utils.clip_grad_norm_(list(learning.values()), options.clip)
+            if not state.sharded:  # what is shared out was averaged on its way
+                ranks.average(learning.values())
+            norm = whole_of(nn.utils.clip_grad_norm_(list(learning.values()), options.clip))
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -119,13 +131,17 @@ def run(
                 line |= {"step": step, "norm": round(float(norm), 4), "steps_per_second": round(rate, 3)}
                 metrics.write(json.dumps(line) + "\n")
                 metrics.flush()
+                for name in line.keys() - {"step"} if board is not None else ():
+                    board.add_scalar(name, line[name], step)
                 progress.update(bar, completed=step, loss=f"loss {line['loss']:.4f}")
             over = minutes is not None and time.monotonic() - started > minutes * 60
             ends = ranks.agree(over or interrupt.asked) or step >= options.steps
-            if ranks.leads and (ends or time.monotonic() - saved > options.save_minutes * 60):
-                _save(folder, {**kept, **ema}, optimizers, learning, step)
-                draw_curves(folder / METRICS_FILE, folder / CURVES_FILE)
+            due = ends or time.monotonic() - saved > options.save_minutes * 60
+            if ranks.agree(due) if state.sharded else due and ranks.leads:
+                state.save(step)
                 saved = time.monotonic()
+                if ranks.leads:
+                    draw_curves(folder / METRICS_FILE, folder / CURVES_FILE)
             if ends:
                 break
         if step == first:
@@ -143,15 +159,6 @@ def _not_a_number(objective: Objective, loss: Tensor, step: int, options: LoopOp
         f"the loss is {loss.item()} at step {step}{made_of}: lower the rate ({options.rate}); "
         f"the last good state is kept in {folder}"
     )
-
-
-def trained_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a run's last checkpoint, by their names in the objective's module."""
-    path = folder / STATE_FILE
-    if not path.exists():
-        raise TrainingError(f"{folder} holds no training state: run that stage first")
-    with safe_open(path, framework="pt") as file:
-        return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}
 
 
 def _attention(module: nn.Module) -> list[SDPBackend]:
@@ -189,77 +196,12 @@ def _optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Opt
     return optimizers
 
 
-def _owners(optimizers: Iterable[torch.optim.Optimizer]) -> dict[nn.Parameter, torch.optim.Optimizer]:
-    """Which optimizer turns a parameter."""
-    return {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-
-
 def _rate(step: int, options: LoopOptions) -> float:
     """Linear warm-up, then a cosine down to the floor."""
     if step < options.warmup:
         return options.rate * (step + 1) / options.warmup
     done = (step - options.warmup) / max(1, options.steps - options.warmup)
     return options.rate * (options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
-
-
-def _save(
-    folder: Path,
-    kept: Mapping[str, Tensor],
-    optimizers: Sequence[torch.optim.Optimizer],
-    learning: dict[str, nn.Parameter],
-    step: int,
-) -> None:
-    tensors = {f"model.{name}": value.detach().contiguous() for name, value in kept.items()}
-    owners = _owners(optimizers)
-    for name, parameter in learning.items():
-        for key, value in owners[parameter].state[parameter].items():
-            tensors[f"optimizer.{name}.{key}"] = value.detach().contiguous()
-    with publish(folder / STATE_FILE) as path:
-        save_file(tensors, path, metadata={"step": str(step)})
-
-
-def _restore(
-    folder: Path,
-    kept: Mapping[str, Tensor],
-    optimizers: Sequence[torch.optim.Optimizer],
-    learning: dict[str, nn.Parameter],
-) -> int:
-    path = folder / STATE_FILE
-    if not path.exists():
-        return 0
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        if names_of(names, "model.") != set(kept):
-            raise TrainingError(f"{path} was written by another run: its weights have other names; use a new folder")
-        for name, target in kept.items():
-            stored = file.get_tensor(f"model.{name}")
-            if stored.shape != target.shape:
-                raise TrainingError(f"{path}: {name} is {tuple(stored.shape)}, this run needs {tuple(target.shape)}")
-            target.data.copy_(stored)
-        owners = _owners(optimizers)
-        for name, parameter in learning.items():
-            prefix = f"optimizer.{name}."
-            state = {key: file.get_tensor(prefix + key) for key in names_of(names, prefix)}
-            if state:
-                owners[parameter].state[parameter] = {
-                    key: value if value.ndim == 0 else value.to(parameter.device) for key, value in state.items()
-                }
-        return int(file.metadata()["step"])
-
-
-def names_of(names: Iterable[str], prefix: str) -> set[str]:
-    """The names that begin with a prefix, without it."""
-    return {name[len(prefix) :] for name in names if name.startswith(prefix)}
-
-
-def _own_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, a shared one once."""
-    seen: dict[int, str] = {}
-    state = {}
-    for name, value in module.state_dict().items():
-        if seen.setdefault(value.data_ptr(), name) == name:
-            state[name] = value
-    return state
 
 
 class _Interrupt:
@@ -280,8 +222,28 @@ class _Interrupt:
         self.asked = True
 
 
-def _metrics(folder: Path, ranks: Ranks) -> TextIO:
-    return (folder / METRICS_FILE if ranks.leads else Path(os.devnull)).open("a")
+def _metrics(folder: Path, ranks: Ranks, step: int) -> TextIO:
+    """The file of metrics, to be gone on with; lines of steps that were lost with a cut are taken out."""
+    if not ranks.leads:
+        return Path(os.devnull).open("a")
+    path = folder / METRICS_FILE
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        valid = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if valid != lines:
+            with publish(path) as fresh:
+                fresh.write_text("".join(valid))
+    return path.open("a")
+
+
+def _board(folder: Path, ranks: Ranks, step: int) -> AbstractContextManager[Any]:
+    """Events for TensorBoard, where its package is installed."""
+    if not ranks.leads or importlib.util.find_spec("tensorboard") is None:
+        return nullcontext()
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: AbstractContextManager[Any] = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1)
+    return writer
 
 
 def _progress(ranks: Ranks) -> Progress:

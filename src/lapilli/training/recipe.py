@@ -76,7 +76,8 @@ class Recipe:
 
     `batch` is samples a step over all processes, `at_once` tokens computed together in one. With `lora` the decoder
     itself is frozen and its adapters learn; `quantize` keeps that frozen decoder in few bits (arXiv 2305.14314).
-
+    With `shard` several processes share the weights out among them (FSDP2), else each holds all and they average
+    gradients: the first takes the least memory, the second the least talk.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Recipe:
     checkpointing: bool = False
     lora: LoraOptions | None = None
     quantize: Literal["int8", "int4"] | None = None
+    shard: bool = False
     seed: int = 0
     save_minutes: float = 5.0
     log_every: int = 10
@@ -114,6 +116,8 @@ class Recipe:
         self._require("ema", 0 <= self.ema < 1, "from 0 to below 1")
         if self.quantize and not self.lora:
             raise TrainingError(f"recipe {self.name}: quantize = {self.quantize!r} needs lora: few bits cannot learn")
+        if self.shard and self.optimizer == "muon":
+            raise TrainingError(f"recipe {self.name}: muon needs whole matrices: use adamw, or shard = false")
         if self.lora and self.train == "projector":
             raise TrainingError(f"recipe {self.name}: lora has nothing to adapt where the projector alone learns")
 

@@ -154,6 +154,11 @@ class Batch:
         return int(self.said_BT[:, 1:].sum())
 
 
+_TWO_BLANKS = np.zeros((1, 2), dtype=np.int64)
+EMPTY = Batch(_TWO_BLANKS, _TWO_BLANKS.astype(bool), _TWO_BLANKS, _TWO_BLANKS, samples=(), packed=False)
+"""A batch in which nobody says anything."""
+
+
 def rows_of(samples: Sequence[Sample], pack: int) -> list[Row]:
     """Rows of up to `pack` tokens, the longest sample first, each put where it fits; a longer one is alone."""
     rows: list[list[Sample]] = []

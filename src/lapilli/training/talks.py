@@ -84,10 +84,14 @@ def _whole(data: bytes, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Talk:
-    """One record: who says what, `<image>` in a user's words where the next of `pictures` stands."""
+    """One record: who says what, `<image>` in a user's words where the next of `pictures` stands.
+
+    `answers` are what people said to its last question, where several did.
+    """
 
     turns: tuple[tuple[Speaker, str], ...]
     pictures: tuple[PictureFile, ...] = ()
+    answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         asked = sum(text.count(_PLACEHOLDER) for speaker, text in self.turns if speaker == "user")
@@ -312,7 +316,10 @@ def _conversation(record: Any, pictures: Sequence[PictureFile]) -> Talk:
     if pictures and not placed and first is not None:
         # Pictures that nobody places come before the first question.
         read[first] = ("user", f"{_PLACEHOLDER}\n" * len(pictures) + read[first][1])
-    return Talk(tuple(read), tuple(pictures))
+    answers = [given["answer"] if isinstance(given, dict) else given for given in record.get("answers") or ()]
+    if not all(isinstance(answer, str) for answer in answers):
+        raise TrainingError("its `answers` are texts, or objects with an `answer`")
+    return Talk(tuple(read), tuple(pictures), tuple(answers))
 
 
 def _captioned(caption: str, picture: PictureFile) -> Talk:

@@ -29,6 +29,7 @@ from lapilli.training.loop import run
 from lapilli.training.lowrank import add_adapters, save_adapter
 from lapilli.training.recipe import LoopOptions, Recipe
 from lapilli.training.samples import SampleMaker
+from lapilli.training.sharding import gather
 from lapilli.training.talks import Talks
 
 RECIPE_FILE = "recipe.json"
@@ -70,6 +71,7 @@ class Lesson:
     course: Course
     objective: ConversationObjective
     work: Path
+    device: torch.device
 
     @property
     def loop(self) -> LoopOptions:
@@ -132,13 +134,16 @@ def prepare(
     Raises TrainingError for a record that cannot be used, with its file, its place and the reason; with `skip` such
     records are left out and counted. CheckpointError and others as `load_checkpoint`.
     """
+    ranks = join()
     checkpoint = load_checkpoint(base, dtype=torch.float32, projector=projector, quantize=recipe.quantize, expand=None)
     model = checkpoint.model
     if recipe.quantize and "projector" in recipe.train and model.projector is not None:
         model.projector = _in_floats(base, checkpoint, projector)
     if recipe.lora is not None:
         add_adapters(model, recipe.lora, recipe.seed)
-    model.to(device)
+    # What is shared out goes to its device a block at a time: no single one need hold it all.
+    if not (recipe.shard and ranks.world > 1):
+        model.to(device)
     cache = FeatureCache(_KEPT_IN_MEMORY, work / "features", _KEPT_ON_DISK) if model.vision is not None else None
     glance = Glance(model, checkpoint.prompts, cache, torch.bfloat16 if recipe.bf16 else torch.float32)
     maker = SampleMaker(
@@ -149,7 +154,13 @@ def prepare(
     )
     course = Course(talks, maker, recipe, skip=skip)
     return Lesson(
-        recipe, name or str(base), checkpoint, course, ConversationObjective(model, course, recipe, glance), work
+        recipe=recipe,
+        base=name or str(base),
+        checkpoint=checkpoint,
+        course=course,
+        objective=ConversationObjective(model, course, recipe, glance),
+        work=work,
+        device=torch.device(device),
     )
 
 
@@ -163,14 +174,21 @@ def teach(lesson: Lesson, out: Path, *, minutes: float | None = None, dtype: tor
     ranks = join()
     if ranks.leads:
         _same_recipe(lesson)
-    device = next(model.parameters()).device
-    step = run(lesson.objective, loop, lesson.work, minutes=minutes, device=device, whole=False)
-    if step >= loop.steps and ranks.leads:
-        if recipe.lora is not None:
-            save_adapter(model, recipe.lora, out, base=lesson.base, projector="projector" in recipe.train)
-        else:
+    sharded = recipe.shard and ranks.world > 1
+    if sharded and not lesson.objective.sharded:
+        lesson.objective.shard(lesson.device)
+    step = run(lesson.objective, loop, lesson.work, minutes=minutes, device=lesson.device, whole=False)
+    if step < loop.steps:
+        return step
+    if sharded:
+        gather(model, ranks, learnt_only=recipe.lora is not None)
+    if ranks.leads and recipe.lora is not None:
+        save_adapter(model, recipe.lora, out, base=lesson.base, projector="projector" in recipe.train)
+    elif ranks.leads:
+        if not sharded:
             model.cpu()
-            save_folder(lesson.checkpoint, out, dtype=dtype, replace=True)
+        save_folder(lesson.checkpoint, out, dtype=dtype, replace=True)
+    ranks.wait()
     return step
 
 
@@ -191,7 +209,7 @@ def _same_recipe(lesson: Lesson) -> None:
     path = lesson.work / RECIPE_FILE
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        free = {"save_minutes", "log_every", "at_once", "checkpointing"}
+        free = {"save_minutes", "log_every", "at_once", "checkpointing", "shard"}
         other = sorted(
             key for key in before.keys() | told.keys() if before.get(key) != told.get(key) and key not in free
         )

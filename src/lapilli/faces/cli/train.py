@@ -109,6 +109,7 @@ def _teach(
 ) -> None:
     from lapilli.model.device import choose_device
     from lapilli.store.reference import resolve
+    from lapilli.training.distributed import join, leave
     from lapilli.training.recipe import Recipe
     from lapilli.training.talks import open_talks
     from lapilli.training.teach import prepare, teach
@@ -119,28 +120,43 @@ def _teach(
         other = "tune" if stage == "align" else "align"
         raise InputError(f"recipe {recipe.name} trains {recipe.train}: that is `lapilli train {other}`")
     found = resolve(base)
+    if found.adapters:
+        raise InputError(f"--base {base} has an adapter, which training would lose: give the model below it")
+    ranks = join()
+    tell: Callable[[object], None] = typer.echo if ranks.leads else _say_nothing
     lesson = prepare(
         recipe,
         found.path,
         open_talks(data, images),
         out.with_name(f"{out.name}.training"),
-        name=base,
+        name=_lasting(base, found.path),
         device=choose_device(device),
         skip=skip,
         projector=found.projector,
     )
-    typer.echo(lesson.estimate)
+    tell(lesson.estimate)
     if dry_run:
         for number, sample in enumerate(lesson.shown(3), 1):
-            typer.echo(f"\nsample {number}, what is learnt in «»:\n{printable(sample)}")
+            tell(f"\nsample {number}, what is learnt in «»:\n{printable(sample)}")
         return
     step = teach(lesson, out, minutes=minutes)
     if left := lesson.course.left_out:
-        typer.echo(f"{len(left)} records were left out; the first: {printable(left[0])}")
+        tell(f"{len(left)} records were left out; the first: {printable(left[0])}")
     if step < lesson.loop.steps:
-        typer.echo(f"step {step} of {lesson.loop.steps}, kept in {lesson.work}; the same command goes on from there")
+        tell(f"step {step} of {lesson.loop.steps}, kept in {lesson.work}; the same command goes on from there")
     else:
-        typer.echo(f"step {step}, written to {out}; its curves are {lesson.work / 'loss.png'}")
+        tell(f"step {step}, written to {out}; its curves are {lesson.work / 'loss.png'}")
+    leave()
+
+
+def _lasting(base: str, path: Path) -> str:
+    """What an adapter calls its base model: its name, or where it lies, whoever asks from where."""
+    named = Path(base).expanduser().absolute()
+    return str(named) if named in (path.absolute(), path.absolute().parent) else base
+
+
+def _say_nothing(_: object) -> None:
+    """What processes say that another speaks for."""
 
 
 @mini.command()
