@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError, StoreError
 from lapilli.ground.files import open_regular
+from lapilli.store.adapted import over_its_base
 from lapilli.store.blobs import Blobs, hash_file, parse_digest
 from lapilli.store.fetched import Fetched
 from lapilli.store.linked import LinkedFolders, is_file_of_model
@@ -96,9 +97,14 @@ class Library:
     def find(self, name: str | ModelName, *, paths: bool = False) -> Package:
         """The model of that name: built in, stored, `hf:owner/name[@revision]`, or with `paths` what lies at a path.
 
-        A path that says it is one (`./mini`) comes first, another after the names.
+        A path that says it is one (`./mini`) comes first, another after the names. An adapter's folder is the model
+        that it names, with that adapter.
         Raises ModelNotFoundError, StoreError where the model's manifest is damaged, InputError for no name at all.
         """
+        found = self._find(name, paths)
+        return over_its_base(found, lambda base: self._find(base, paths))
+
+    def _find(self, name: str | ModelName, paths: bool) -> Package:
         text = str(name)
         if paths and _is_path(text) and (package := package_at(Path(text).expanduser(), text)):
             return package

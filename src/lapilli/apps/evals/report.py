@@ -13,6 +13,7 @@ import jinja2
 
 from lapilli.ground.files import publish
 from lapilli.inputs.images import open_image
+from lapilli.training.talks import PictureFile
 
 _THUMBNAIL = 320
 
@@ -25,7 +26,7 @@ class Item:
     said: str
     expected: str
     right: bool
-    picture: Path | None = None
+    picture: Path | PictureFile | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -43,11 +44,11 @@ def write_report(path: Path, title: str, summary: Sequence[Sequence[str]], items
         fresh.write_text(page, encoding="utf-8")
 
 
-def _thumbnail(picture: Path | None) -> str:
+def _thumbnail(picture: Path | PictureFile | None) -> str:
     """The picture as a small `data:` URL, empty where there is none."""
     if picture is None:
         return ""
-    image = open_image(picture)
+    image = open_image(picture if isinstance(picture, Path) else picture.read())
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=80)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,19 +127,75 @@ def _ask_scienceqa(
     model: str, problems: Sequence[Problem], out: Path | None, batch: int, device: str, blind: bool, letters: bool
 ) -> dict[str, str]:
     """What the model says to each problem, the answers of an earlier run in `out` taken over."""
-    import tempfile
-
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
-
     from lapilli.apps.evals.scienceqa import answerer, ask_all
     from lapilli.engine.local import load
 
     answer = answerer(load(model, device=device), blind=blind, letters=letters)
+    with _kept(out, "answers.jsonl") as kept, _bar("problems", len(problems)) as tell:
+        return ask_all(problems, answer, kept, batch=batch, progress=tell)
+
+
+@evaluate.command()
+def conversations(
+    data: Annotated[
+        Path, typer.Option(help="Conversations (.json, .jsonl), .tar shards, or a folder of captioned pictures.")
+    ],
+    model: Annotated[str | None, typer.Option(help="A name, a folder (an adapter's, too), or a .gguf file.")] = None,
+    answers: Annotated[Path | None, typer.Option(help="Score this file of predictions instead.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Where the pictures lie that records name.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many questions.")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Ask without the pictures.")] = False,
+    longest: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
+    out: Annotated[Path | None, typer.Option(help="Keep answers and the report here; an earlier run goes on.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Questions asked together.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Any conversations: exact match, F1 of words, VQA accuracy where a record has several answers, caption scores.
+
+    lapilli eval conversations --data held-out.json --model ./my-adapter --out runs/held-out
+    """
+    if (model is None) == (answers is None):
+        raise InputError("give either --model, to ask it, or --answers, a file to score")
+
+    from lapilli.apps.evals import conversations as exam
+    from lapilli.training.talks import open_talks
+
+    questions = exam.questions_of(open_talks(data, images), limit)
+    if answers is not None:
+        said = exam.read_predictions(answers)
+    else:
+        from lapilli.engine.local import load
+
+        assert model is not None
+        answer = exam.answerer(load(model, device=device), blind=blind, longest=longest)
+        with _kept(out, "predictions.jsonl") as kept, _bar("questions", len(questions)) as tell:
+            said = exam.ask_all(questions, answer, kept, batch=batch, progress=tell)
+    scores = exam.measure(questions, said)
+    print(json.dumps(scores.to_dict()) if as_json else scores)
+    for note in () if as_json else scores.notes:
+        _note(note)
+    if out is not None:
+        exam.report(out / "report.html", f"{data.name}: {model or answers}", scores, questions, said)
+        _note(f"the report is {out / 'report.html'}")
+
+
+@contextlib.contextmanager
+def _kept(out: Path | None, name: str) -> Iterator[Path]:
+    """Where answers are kept while a model is asked: for good where somebody said so."""
+    with tempfile.TemporaryDirectory() as spare:
+        yield (out or Path(spare)) / name
+
+
+@contextlib.contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of what is done, gone when all is."""
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with tempfile.TemporaryDirectory() as spare, Progress(*columns, transient=True) as bar:
-        task = bar.add_task("problems", total=len(problems))
-        kept = (out or Path(spare)) / "answers.jsonl"
-        return ask_all(problems, answer, kept, batch=batch, progress=lambda done: bar.update(task, completed=done))
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def _note(text: str) -> None:

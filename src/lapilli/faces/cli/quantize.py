@@ -49,6 +49,7 @@ def quantize(
     if each < 1:
         raise InputError(f"--each is {each}, it must be at least 1")
     found = resolve(source)
+    adapter = adapter or next(iter(found.adapters), None)
     with _progress() as (begin, watch):
         report = quantize_checkpoint(
             found.path,
