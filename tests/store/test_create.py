@@ -478,3 +478,13 @@ def test_errors_are_one_line_and_name_no_path_of_the_store(library: Library, tmp
         assert str(tmp_path) not in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "sha256-" not in str(caught.value)
+
+
+def test_what_a_modelfile_asks_for_crosses_to_a_server_whole() -> None:
+    text = (
+        'FROM base\nTEMPLATE ""\nSYSTEM Be brief.\nPARAMETER stop a\nPARAMETER top_k 4\nMESSAGE user Hi\nLICENSE MIT\n'
+    )
+    asked = CreateRequest.from_modelfile(Modelfile.parse(text + "REQUIRES 0.1.0\n"), Path("/"), "Q8_0")
+    assert CreateRequest.from_dict(asked.to_dict()) == asked
+    assert asked.to_dict()["template"] == ""
+    assert CreateRequest(source="base").to_dict() == {"from": "base"}

@@ -111,6 +111,24 @@ class CreateRequest:
             requires=modelfile.requires or "",
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The body that asks a server for it, once all its files are digests."""
+        values = {
+            "from": self.source or None,
+            "files": dict(self.files),
+            "adapters": dict(self.adapters),
+            "template": self.template,
+            "system": self.system,
+            "license": list(self.licenses),
+            "parameters": dict(self.parameters),
+            "messages": [dict(message) for message in self.messages],
+            "quantize": self.quantize or None,
+            "renderer": self.renderer or None,
+            "parser": self.parser or None,
+            "requires": self.requires or None,
+        }
+        return {name: value for name, value in values.items() if value not in (None, {}, [])}
+
 
 def checked_parameters(values: Any) -> dict[str, Any]:
     """The parameters of a model; those that are no longer known are left out.
@@ -191,7 +209,7 @@ def _local(source: str, folder: Path) -> Path | None:
             return path
     except (OSError, ValueError):
         return None  # a name that no file could ever have
-    if source.startswith((".", "/", "~", "\\")) or source.endswith((".gguf", ".safetensors")):
+    if source.startswith((".", "/", "~", "\\")) or source.lower().endswith((".gguf", ".safetensors")):
         raise InputError(f"{source[:200]}: there is no such file or folder")
     return None
 
@@ -203,9 +221,9 @@ def _local_files(path: Path) -> dict[str, Found]:
     files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     if any(file.suffix == ".safetensors" for file in files):
         return {file.name: file for file in files if is_file_of_model(file.name)}
-    found = {file.name: file for file in files if file.suffix == ".gguf"}
+    found = {file.name: file for file in files if file.suffix.lower() == ".gguf"}
     if found:
         return dict(found)
-    pickles = [file.name for file in files if file.suffix in PICKLES]
+    pickles = [file.name for file in files if file.suffix.lower() in PICKLES]
     hint = f"; {pickles[0]} may be pickle, which can run code: convert it to safetensors" if pickles else ""
     raise InputError(f"{path}: this folder holds no .safetensors and no .gguf file{hint}")
