@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lapilli.errors import InputError, LapilliError, ModelNotFoundError
+from lapilli.errors import CheckpointError, InputError, LapilliError, ModelNotFoundError
 from lapilli.faces.server.bodies import read_json
 from lapilli.faces.server.problems import ClientGoneError, HttpError
 from lapilli.faces.server.steps import told
@@ -125,7 +125,10 @@ async def create(request: Request) -> Response:
         def fetch(source: str) -> None:
             _pull(request, source, False, lambda step: report(step) if step.status != SUCCESS else None, cancel)
 
-        making.create(_library(request), name, order, progress=report, cancel=cancel, pull=fetch)
+        try:
+            making.create(_library(request), name, order, progress=report, cancel=cancel, pull=fetch)
+        except CheckpointError as error:
+            raise InputError(str(error)) from None  # what was sent is no model: no fault of this server's
 
     return await told(request, request.app.state.workshop.steps(work), stream=fields.flag(body, "stream", True))
 
