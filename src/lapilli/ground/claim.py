@@ -41,7 +41,7 @@ class Claim:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
             return cls(folder, name) if _take_over(folder, name) else None
-        fresh = _aside(folder)
+        fresh = aside(folder)
         fresh.mkdir()
         (fresh / name).touch()
         try:
@@ -83,6 +83,11 @@ def abandon(folder: Path) -> bool:
     return True
 
 
+def aside(folder: Path) -> Path:
+    """A name beside a folder that it can be put aside under, to be removed by anybody."""
+    return folder.with_name(f".{secrets.token_hex(4)}.old")
+
+
 def is_aside(name: str) -> bool:
     """Whether a folder of that name was put aside to be removed."""
     return _ASIDE.fullmatch(name) is not None
@@ -90,13 +95,9 @@ def is_aside(name: str) -> bool:
 
 def _remove(folder: Path) -> None:
     """First out of everybody's way, then bit by bit."""
-    aside = _aside(folder)
-    os.rename(folder, aside)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{secrets.token_hex(4)}.old")
+    away = aside(folder)
+    os.rename(folder, away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def _take_over(folder: Path, name: str) -> bool:
@@ -110,7 +111,7 @@ def _take_over(folder: Path, name: str) -> bool:
                 (folder / other).unlink(missing_ok=True)
             return True
         # Another machine's, silent for long: it may yet wake up, and must not write into what is ours.
-        os.rename(folder, _aside(folder))
+        os.rename(folder, aside(folder))
     except FileNotFoundError:
         pass
     return False

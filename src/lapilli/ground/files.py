@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and files that are really files."""
+"""Files that are either whole or not there, files that are really files, and the folders in a folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +72,22 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    except OSError:
+        return []
+
+
+def folder_age(folder: Path) -> float:
+    """Seconds since something was last put into a folder, or taken out."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _kind(path: Path) -> str:

@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+ABANDONED_SECONDS = 3600.0
+"""So long after it was last touched, what names no owner that can be asked for is taken to be nobody's."""
+
 _TEXT = re.compile(r"([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,20})", re.ASCII)
 
 

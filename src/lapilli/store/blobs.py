@@ -26,7 +26,7 @@ from typing import BinaryIO
 from lapilli.errors import InputError, NoRoomError, StoreError
 from lapilli.ground.claim import abandon, is_aside
 from lapilli.ground.files import flush, open_regular
-from lapilli.ground.owner import Owner
+from lapilli.ground.owner import ABANDONED_SECONDS, Owner
 
 PARTIAL = ".partial"
 """How the folder of an unfinished pull ends."""
@@ -171,7 +171,7 @@ class Blobs:
         unfinished = [name for name in self._names() if name.endswith(PARTIAL)]
         return [name for name in unfinished if _model(self.root / name) == model.lower() and abandon(self.root / name)]
 
-    def prune(self, keep: Collection[str], older_than_seconds: float = 3600) -> list[str]:
+    def prune(self, keep: Collection[str], older_than_seconds: float = ABANDONED_SECONDS) -> list[str]:
         """Remove what is older and nobody needs: blobs not in `keep`, and what dead writers and pulls left.
 
         Returns the names of what was removed. A live writer's file is never touched, whatever its age.

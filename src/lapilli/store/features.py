@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from lapilli.errors import InputError
 from lapilli.ground.files import open_regular, publish
+from lapilli.ground.owner import ABANDONED_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ _HEADER = struct.Struct("<8s32sB3xII")  # magic, key, dtype, N, D; the body and 
 _CHECKSUM = 32
 _ENTRY = re.compile(r"[0-9a-f]{64}\.features")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{64}\.features\.[0-9a-f]+\.part")
-_ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be its writer's last
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class _Disk:
                     state = entry.stat(follow_symlinks=False)
                     if _ENTRY.fullmatch(entry.name):
                         yield state.st_mtime_ns, state.st_size, Path(entry.path)
-                    elif _UNFINISHED.fullmatch(entry.name) and time.time() - state.st_mtime > _ABANDONED:
+                    elif _UNFINISHED.fullmatch(entry.name) and time.time() - state.st_mtime > ABANDONED_SECONDS:
                         os.unlink(entry.path)
                 except FileNotFoundError:
                     continue  # another process was quicker

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError
-from lapilli.ground.claim import abandon
+from lapilli.ground.claim import abandon, aside
+from lapilli.ground.files import folder_age, folders_in
+from lapilli.ground.owner import ABANDONED_SECONDS
 from lapilli.store.blobs import disk_error
 from lapilli.store.sources import read_hub_name
 
@@ -45,12 +45,12 @@ class Fetched:
         if not folder.is_dir():
             raise ModelNotFoundError(f"model {text!r} not found")
         try:
-            os.rename(folder, folder.with_name(f".{secrets.token_hex(4)}.old"))
+            os.rename(folder, aside(folder))
         except OSError as error:
             raise disk_error(error) from None
         self.prune()
 
-    def prune(self, older_than_seconds: float = 3600.0) -> list[str]:
+    def prune(self, older_than_seconds: float = ABANDONED_SECONDS) -> list[str]:
         """Remove what was put aside to be removed, what was given up half fetched, and folders that are left empty."""
         removed = []
         for owner in folders_in(self.root):
@@ -64,19 +64,3 @@ class Fetched:
                     with contextlib.suppress(OSError):
                         os.rmdir(empty)
         return removed
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder that are not hidden."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
-    except OSError:
-        return []
-
-
-def folder_age(folder: Path) -> float:
-    """Seconds since something was last put into a folder, or taken out."""
-    try:
-        return time.time() - folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

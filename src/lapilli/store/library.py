@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lapilli.errors import InputError, ModelNotFoundError, StoreError
 from lapilli.ground.files import open_regular
+from lapilli.ground.owner import ABANDONED_SECONDS
 from lapilli.store.adapted import over_its_base
 from lapilli.store.blobs import Blobs, hash_file, parse_digest
 from lapilli.store.fetched import Fetched
@@ -47,7 +48,6 @@ from lapilli.store.workshops import Workshops
 
 logger = logging.getLogger(__name__)
 
-PRUNE_SECONDS = 3600.0
 _TEXTS = (TEMPLATE, PROMPT, SYSTEM, PARAMETERS, MESSAGES, LICENSE)
 _DIGEST = re.compile(rb"sha256[:-]([0-9a-f]{64})")
 
@@ -211,7 +211,7 @@ class Library:
                 found += [f"{name.short}: {fault}: pull or create it again" for fault in sorted(map(str, faults))]
         return found
 
-    def prune(self, older_than_seconds: float = PRUNE_SECONDS) -> list[str]:
+    def prune(self, older_than_seconds: float = ABANDONED_SECONDS) -> list[str]:
         """Remove what nobody needs and is older: blobs without a model, and what killed writers left.
 
         Returns the names of what was removed. What a live writer is at is never touched.

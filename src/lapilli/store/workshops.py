@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lapilli.ground.owner import Owner
+from lapilli.ground.files import folder_age, folders_in
+from lapilli.ground.owner import ABANDONED_SECONDS, Owner
 from lapilli.store.blobs import disk_error
-from lapilli.store.fetched import folder_age, folders_in
 
 _WORKSHOP = re.compile(r"(.+)-[0-9a-f]{8}")
-_LONG = 3600.0  # seconds after which an owner of whom nothing can be told is taken for dead
 
 
 class Workshops:
@@ -38,7 +37,7 @@ class Workshops:
 
     def busy(self) -> bool:
         """Whether somebody is at work."""
-        return any(_alive(folder, _LONG) for folder in folders_in(self.root))
+        return any(_alive(folder, ABANDONED_SECONDS) for folder in folders_in(self.root))
 
     def prune(self, older_than_seconds: float) -> list[str]:
         """Remove the folders of the dead; where nobody can tell, age counts."""
