@@ -235,7 +235,7 @@ def test_mini_is_always_there_and_cannot_be_removed(library: Library) -> None:
     package = library.find("MINI")
     assert package.name == "mini:latest"
     assert package.capabilities == ("completion", "vision")
-    assert package.details["parameter_size"] == "9.1M"
+    assert package.details["parameter_size"] == "9.08M"
     assert package.details["quantization_level"] == "BF16"
     assert len(package.digest) == 64
     assert package.show()["model_info"]["llama.context_length"] == 2048

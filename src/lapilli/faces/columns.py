@@ -52,14 +52,6 @@ def size_text(nbytes: int) -> str:
     return f"{int(size)} {unit}" if size >= 10 or size == int(size) else f"{size:.1f} {unit}"
 
 
-def count_text(count: float) -> str:
-    """A number of parameters: 9.8M, 7.2B."""
-    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= limit:
-            return f"{count / limit:.4g}{unit}" if unit != "M" else f"{count / limit:.2f}{unit}"
-    return f"{count:g}"
-
-
 def processor_text(size: int, vram: int) -> str:
     """Where a model's bytes lie: 100% CPU, 100% GPU, or both shares."""
     if not size or not vram:

@@ -18,12 +18,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from lapilli.engine.ask import LoadOrder
 from lapilli.engine.service import EngineProcess
-from lapilli.errors import BusyError, CheckpointError, EngineGoneError, LapilliError, NoMemoryError
+from lapilli.errors import BusyError, CheckpointError, EngineGoneError, LapilliError, ModelNotFoundError, NoMemoryError
 from lapilli.faces.admission import CLOSED, Admission
 from lapilli.faces.bases import Base, Key, Resident, is_plain, key_of
 from lapilli.faces.footprint import computes_elsewhere, engine_options, footprint, taken
 from lapilli.faces.places import Places
-from lapilli.ground.durations import size_text
+from lapilli.ground.amounts import memory_text
 from lapilli.ground.machine import available_memory
 from lapilli.ground.settings import Settings
 from lapilli.store.library import Library
@@ -73,7 +73,12 @@ class Residents:
         """
         package = name if isinstance(name, Package) else await self.find(name)
         came = time.perf_counter()
-        base = await self._enter(package)
+        try:
+            base = await self._enter(package)
+        except CheckpointError:
+            if not package.model.exists():  # it was removed while this waited
+                raise ModelNotFoundError(f"model '{package.name}' not found") from None
+            raise
         try:
             if keep_alive is not None:
                 base.keep_alive = keep_alive
@@ -248,7 +253,7 @@ class Residents:
             began = time.perf_counter()
             base.process = process = await self._start(base.order)
             base.held = taken(process.facts, self.settings)
-            log.info("%s is loaded: %s in %.2f s", name, size_text(base.held), time.perf_counter() - began)
+            log.info("%s is loaded: %s in %.2f s", name, memory_text(base.held), time.perf_counter() - began)
             self._keep(asyncio.create_task(self._watch(base, process)))
         except BaseException as error:
             self._forget(base)
@@ -292,8 +297,9 @@ class Residents:
                 return
             if base.need > (reach := free + sum(max(other.held, other.memory()) for other in others)):
                 raise NoMemoryError(
-                    f"model requires more memory ({size_text(base.need)}) than there is ({size_text(max(0, reach))}): "
-                    "quantize it, give it less with LAPILLI_NUM_PARALLEL or LAPILLI_CACHE_MEMORY, or allow more"
+                    f"model requires more memory ({memory_text(base.need)}) than there is "
+                    f"({memory_text(max(0, reach))}): quantize it, give it less with LAPILLI_NUM_PARALLEL or "
+                    "LAPILLI_CACHE_MEMORY, or allow more"
                 )
             ready = [other for other in others if other.ready and not other.leaving]
             victim = min(ready, key=lambda other: (other.users > 0, other.expires_at), default=None)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lapilli.errors import InputError
-from lapilli.faces.columns import count_text
 from lapilli.faces.terminal import printable
+from lapilli.ground.amounts import count_text
 
 PARTS = ("license", "modelfile", "parameters", "system", "template")
 _LICENSE_LINES = 2

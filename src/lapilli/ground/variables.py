@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lapilli.ground.durations import parse_duration, parse_size
+from lapilli.ground.amounts import parse_duration, parse_size
 
 PORT = 11434
 FOR_EVER = -1.0

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from lapilli.errors import CheckpointError, InputError, ModelNotFoundError, TemplateError
+from lapilli.ground.amounts import count_text
 from lapilli.ground.files import open_regular
 from lapilli.inputs.chat import Message, TextPart
 from lapilli.inputs.templates import ChatTemplate, TemplateText
 from lapilli.store.blobs import parse_digest
 from lapilli.store.checks import MODEL_FILE, Kind, check_adapter, check_gguf
 from lapilli.store.convert import CancelledError, convert
-from lapilli.store.description import read_header, spoken_count
+from lapilli.store.description import read_header
 from lapilli.store.library import Library
 from lapilli.store.linked import is_file_of_model, link
 from lapilli.store.manifests import (
@@ -301,7 +302,7 @@ class _Making:
             "format": "gguf",
             "family": header.architecture,
             "families": [header.architecture, *(["clip"] if self._of(PROJECTOR) else [])],
-            "parameter_size": spoken_count(header.parameters),
+            "parameter_size": count_text(header.parameters),
             "quantization_level": header.file_type,
         }
 

@@ -157,12 +157,3 @@ def _shown(info: Mapping[str, Any], verbose: bool) -> dict[str, Any]:
         key: [] if isinstance(value, list) and len(value) > _MANY and not verbose else value
         for key, value in sorted(info.items())
     }
-
-
-def spoken_count(count: int) -> str:
-    """A number of weights as it is said: 7.2B, 9.1M, 350K."""
-    for size, letter, digits in ((10**12, "T", 1), (10**9, "B", 1), (10**6, "M", 1), (10**3, "K", 0)):
-        if count >= size:
-            number = count / size
-            return f"{number:.{0 if number == int(number) else digits}f}{letter}"
-    return str(count)

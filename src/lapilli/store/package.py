@@ -13,9 +13,10 @@ from typing import Any
 
 from lapilli.checkpoints.objects import read_object
 from lapilli.errors import InputError, StoreError, TemplateError
+from lapilli.ground.amounts import count_text
 from lapilli.ground.files import open_regular
 from lapilli.inputs.templates import TemplateText, template_abilities
-from lapilli.store.description import Header, read_header, spoken_count
+from lapilli.store.description import Header, read_header
 from lapilli.store.manifests import CONFIG, LICENSE, MESSAGES, PARAMETERS, PROMPT, SYSTEM, TEMPLATE
 from lapilli.store.modelfile import ROLES, Modelfile, parameters_text
 
@@ -99,7 +100,7 @@ class Package:
         family, families = told.get("model_family"), told.get("model_families")
         size, level = told.get("model_type"), told.get("file_type")
         if not all(isinstance(value, str) and value for value in (family, size, level)):
-            family, size, level = self.header.architecture, spoken_count(self.header.parameters), self.header.file_type
+            family, size, level = self.header.architecture, count_text(self.header.parameters), self.header.file_type
         if not isinstance(families, list) or not all(isinstance(item, str) for item in families):
             families = [family, *(["clip"] if self.projector is not None or self.header.sees else [])]
         kind = told.get("model_format")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from lapilli.errors import InputError
-from lapilli.ground.durations import parse_duration
+from lapilli.ground.amounts import parse_duration
 from lapilli.wire.fields import kind_of
 
 FOR_EVER = -1.0

@@ -1,4 +1,4 @@
-"""Lengths of time as Go writes them ("1h30m", "300ms"), and amounts of memory ("2GiB", "500MB")."""
+"""Amounts as people write and read them: lengths of time ("1h30m"), memory ("2GiB"), numbers of weights ("7.2B")."""
 
 from __future__ import annotations
 
@@ -39,10 +39,18 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * step ** (" kmgt".index(found[2].lower()) if found[2] else 0))
 
 
-def size_text(count: float) -> str:
+def memory_text(count: float) -> str:
     """An amount of memory for people to read: 6.3 GiB."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def count_text(count: int) -> str:
+    """A number of weights as Ollama writes it: 7.2B, 311.89M, 350K."""
+    for size, letter, digits in ((10**12, "T", 1), (10**9, "B", 1), (10**6, "M", 2), (10**3, "K", 0)):
+        if count >= size:
+            return f"{count / size:.{0 if count % size == 0 else digits}f}{letter}"
+    return str(count)
