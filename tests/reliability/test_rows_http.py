@@ -74,9 +74,7 @@ HOSTS = (
 )
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/delete", "/api/generate", "/v1/chat/completions", "/v1/messages", "/api/tags", "/"]
-)
+@pytest.mark.parametrize("path", ["/api/delete", "/v1/chat/completions", "/"])
 def test_t16_other_hosts_in_any_spelling(live: Any, path: str) -> None:
     for host in HOSTS:
         status, headers, body = exchange(live, post(path, f"Host: {host}"), BODY)
@@ -102,26 +100,26 @@ def test_t16_hosts_that_are_none_or_two_or_passed_on(live: Any, lines: tuple[str
     assert exchange(live, post("/api/show", *lines), BODY)[0] in (400, 403)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "http://evil.example/api/tags",
-        "http://localhost/api/tags",
-        "//localhost/api/tags",
-        "localhost:80",
-        "*",
-        "/\\evil",
-        "/api/../api/tags",
-        "/api//tags",
-        "/API/TAGS",
-    ],
+TARGETS = (
+    "http://evil.example/api/tags",
+    "http://localhost/api/tags",
+    "//localhost/api/tags",
+    "localhost:80",
+    "*",
+    "/\\evil",
+    "/api/../api/tags",
+    "/api//tags",
+    "/API/TAGS",
 )
-def test_t16_targets_that_are_no_path_of_ours(live: Any, target: str) -> None:
-    with Raw(live.url) as raw:
-        raw.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        status, body = raw.answer()
-    assert status in (400, 403, 404)
-    assert list(body) == ["error"]
+
+
+def test_t16_targets_that_are_no_path_of_ours(live: Any) -> None:
+    for target in TARGETS:
+        with Raw(live.url) as raw:
+            raw.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            status, body = raw.answer()
+        assert status in (400, 403, 404), target
+        assert list(body) == ["error"]
 
 
 ORIGINS = (
@@ -268,36 +266,33 @@ FRAMING = (
 )
 
 
-@pytest.mark.parametrize("lines", FRAMING, ids=range(len(FRAMING)))
-def test_t77_what_two_readers_could_read_in_two_ways_is_refused(live: Any, lines: bytes) -> None:
-    told = answers(live, b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n" + lines + SMUGGLED)
-    assert re.findall(rb"HTTP/1.1 (\d+)", told) in ([b"400"], [b"431"], []), told[:300]
-    assert b'"version"' not in told, "the request behind it was never looked at"
+def test_t77_what_two_readers_could_read_in_two_ways_is_refused(live: Any) -> None:
+    for lines in FRAMING:
+        told = answers(live, b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n" + lines + SMUGGLED)
+        assert re.findall(rb"HTTP/1.1 (\d+)", told) in ([b"400"], [b"431"], []), (lines[:60], told[:300])
+        assert b'"version"' not in told, "the request behind it was never looked at"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n X: folded\r\n\r\n",
-        b"GET /api/tags HTTP/1.1\r\nHost: local\x00host\r\n\r\n",
-        b"GET /api/\x00tags HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-        b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
-        b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET /api/tags\r\n\r\n",
-        b"\r\n" * 50_000,
-        b"\x00" * 100_000,
-    ],
-    ids=range(11),
+NO_REQUESTS = (
+    b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n X: folded\r\n\r\n",
+    b"GET /api/tags HTTP/1.1\r\nHost: local\x00host\r\n\r\n",
+    b"GET /api/\x00tags HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
+    b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /api/tags\r\n\r\n",
+    b"\r\n" * 50_000,
+    b"\x00" * 100_000,
 )
-def test_t77_what_is_no_request_of_ours(live: Any, data: bytes) -> None:
-    told = answers(live, data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
-    assert told.startswith((b"HTTP/1.1 400", b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.1 405", b"HTTP/1.1 431")), told[
-        :200
-    ]
-    assert b'{"error"' in told
+
+
+def test_t77_what_is_no_request_of_ours(live: Any) -> None:
+    for data in NO_REQUESTS:
+        told = answers(live, data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+        assert re.match(rb"HTTP/1.1 (400|403|404|405|431) ", told), (data[:60], told[:200])
+        assert b'{"error"' in told
 
 
 def answers(live: Any, data: bytes) -> bytes:
@@ -401,7 +396,7 @@ def test_t78_what_is_made_of_noise(live: Any) -> None:
     draw = random.Random(78)
     for dialect in ALL:
         good = json.dumps(dialect.body("Hi", most=1)).encode()
-        for _ in range(25):
+        for _ in range(12):
             damaged = bytearray(good)
             for _ in range(draw.randint(1, 4)):
                 place = draw.randrange(len(damaged))
