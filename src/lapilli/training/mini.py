@@ -81,8 +81,8 @@ TOWER_LOOP = LoopOptions(steps=2750, rate=1.2e-3, warmup=50, seed=51, optimizer=
 LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
-ALIGN_LOOP = LoopOptions(steps=60, rate=2e-3, warmup=10, seed=53, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=420, rate=1.2e-3, warmup=30, seed=54, optimizer="muon")
+ALIGN_LOOP = LoopOptions(steps=40, rate=1e-3, warmup=10, seed=55, weight_decay=0.0)
+TUNE_LOOP = LoopOptions(steps=1300, rate=1.2e-3, warmup=50, seed=56, optimizer="muon")
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
@@ -204,7 +204,7 @@ def train_align(shop: Workshop, *, minutes: float | None) -> int:
     if shop.start is None or (shop.out / "language").exists():
         model.language.load_state_dict(trained_weights(shop.out / "language"))
     objective = InstructObjective(
-        model, shop.tokenizer, CaptionLessons(shop.art, seed=61), InstructOptions(batch=ALIGN_BATCH), train="projector"
+        model, shop.tokenizer, CaptionLessons(shop.art, seed=63), InstructOptions(batch=ALIGN_BATCH), train="projector"
     )
     return run(objective, ALIGN_LOOP, shop.out / "align", minutes=minutes, device=shop.device)
 
@@ -217,7 +217,7 @@ def train_tune(shop: Workshop, *, minutes: float | None) -> int:
     objective = InstructObjective(
         model,
         shop.tokenizer,
-        ConversationLessons(shop.art, seed=62, questions=questions),
+        ConversationLessons(shop.art, seed=64, questions=questions),
         InstructOptions(batch=TUNE_BATCH),
         train="projector+language",
     )
