@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -95,7 +95,7 @@ class Client:
         think: bool | str | None = None,
         keep_alive: str | None = None,
         truncate: bool | None = None,
-    ) -> Iterator[Reply]:
+    ) -> Generator[Reply, None, None]:
         """Stream an answer to a conversation; closing the iterator stops it. Pictures go as `images`, see `picture`."""
         body = _given(
             model=model, messages=list(messages), options=options, format=format, think=think,

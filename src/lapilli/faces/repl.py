@@ -140,7 +140,7 @@ class Repl:
             if not told.text:
                 self.remark("stopped before anything was said: the message is taken back")
         finally:
-            replies.close()  # type: ignore[attr-defined]  # a generator: closing it has the server stop
+            replies.close()  # the server stops, too
             if told.text:
                 session.messages += [message, {"role": "assistant", "content": told.text}]
             self.say("\n" if told.text or told.thinking else "")

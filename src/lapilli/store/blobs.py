@@ -47,7 +47,7 @@ class Blob:
     size: int
 
 
-def parse_digest(text: str) -> str:
+def parse_digest(text: object) -> str:
     """The canonical form, `sha256:` and 64 lower-case hex digits, of a digest; `-` may stand for `:`.
 
     Raises InputError for anything else.

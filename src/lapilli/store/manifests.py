@@ -119,7 +119,7 @@ def _layer(values: object, what: str) -> Layer:
     if name is not None and (not isinstance(name, str) or len(name) > MAX_TEXT):
         _refuse(f"must have text as name of {what}")
     try:
-        canonical = parse_digest(digest)  # type: ignore[arg-type]
+        canonical = parse_digest(digest)
     except InputError as error:
         _refuse(f"has {what} with an {error}")
     return Layer(kind, canonical, size, name or "")
