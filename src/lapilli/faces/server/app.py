@@ -23,8 +23,8 @@ from lapilli.faces.server import anthropic, models, native, openai
 from lapilli.faces.server.guard import Guard, GuardOptions
 from lapilli.faces.server.metrics import Metrics
 from lapilli.faces.server.problems import HttpError, problem
-from lapilli.faces.server.steps import Workshop
 from lapilli.faces.server.streams import Json
+from lapilli.faces.server.transfers import Transfers
 from lapilli.ground.settings import Settings
 from lapilli.store.library import Library
 
@@ -45,14 +45,14 @@ ELSEWHERE = (
 
 def build_app(library: Library, residents: Residents, settings: Settings) -> Starlette:
     """The whole server but its sockets; `residents` are closed when it ends."""
-    counted, workshop = Metrics(), Workshop()
+    counted, transfers = Metrics(), Transfers()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            workshop.close()
+            transfers.close()
             # Answers had their time while the connections were drained.
             await residents.close(min(settings.drain, LAST_SECONDS))
 
@@ -65,8 +65,8 @@ def build_app(library: Library, residents: Residents, settings: Settings) -> Sta
     app.router.redirect_slashes = False
     counted.routes = {route.endpoint: route.path for route in app.routes if isinstance(route, Route)}
     app.state.library, app.state.residents, app.state.settings = library, residents, settings
-    app.state.metrics, app.state.workshop = counted, workshop
-    _watch(counted, residents, workshop)
+    app.state.metrics, app.state.transfers = counted, transfers
+    _watch(counted, residents, transfers)
     return app
 
 
@@ -149,7 +149,7 @@ async def readyz(request: Request) -> Response:
     return Json({"status": "ready"})
 
 
-def _watch(counted: Metrics, residents: Residents, workshop: Workshop) -> None:
+def _watch(counted: Metrics, residents: Residents, transfers: Transfers) -> None:
     """Have the gauges read what they show."""
     admission = residents.admission
     counted.gauge("lapilli_requests_running", "Requests that are being answered.", lambda: residents.answering)
@@ -160,7 +160,7 @@ def _watch(counted: Metrics, residents: Residents, workshop: Workshop) -> None:
     )
     counted.gauge("lapilli_models_loaded", "Models in memory.", lambda: len(residents.running()))
     counted.gauge("lapilli_models_bytes", "Memory of the models' processes.", lambda: _memory(residents))
-    counted.gauge("lapilli_transfers_running", "Pulls, pushes and creates under way.", lambda: workshop.running)
+    counted.gauge("lapilli_transfers_running", "Pulls, pushes and creates under way.", lambda: transfers.running)
 
 
 def _memory(residents: Residents) -> float:

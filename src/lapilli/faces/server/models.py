@@ -16,8 +16,8 @@ from starlette.routing import Route
 from lapilli.errors import CheckpointError, InputError, LapilliError, ModelNotFoundError
 from lapilli.faces.server.bodies import read_json
 from lapilli.faces.server.problems import ClientGoneError, HttpError
-from lapilli.faces.server.steps import told
 from lapilli.faces.server.streams import Json, whole
+from lapilli.faces.server.transfers import told
 from lapilli.ground.settings import Settings
 from lapilli.store import create as making
 from lapilli.store import registry
@@ -130,7 +130,7 @@ async def create(request: Request) -> Response:
         except CheckpointError as error:
             raise InputError(str(error)) from None  # what was sent is no model: no fault of this server's
 
-    return await told(request, request.app.state.workshop.steps(work), stream=fields.flag(body, "stream", True))
+    return await told(request, request.app.state.transfers.steps(work), stream=fields.flag(body, "stream", True))
 
 
 async def pull(request: Request) -> Response:
@@ -184,7 +184,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
 async def _transfer(request: Request, move: Callable[[Request, str, bool, Report, threading.Event], None]) -> Response:
     body = await read_json(request)
     name, insecure = _name(body), fields.flag(body, "insecure")
-    steps = request.app.state.workshop.steps(lambda report, cancel: move(request, name, insecure, report, cancel))
+    steps = request.app.state.transfers.steps(lambda report, cancel: move(request, name, insecure, report, cancel))
     return await told(request, steps, stream=fields.flag(body, "stream", True))
 
 

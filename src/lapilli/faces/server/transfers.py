@@ -1,4 +1,4 @@
-"""Long work in threads (pull, push, create) whose progress is told while it goes on."""
+"""Pulls, pushes and creates: long work in threads, whose progress is told while it goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_ONCE = 16
 Work = Callable[[Report, threading.Event], None]
 
 
-class Workshop:
+class Transfers:
     """Threads for long work, apart from those that answer: at most 16 jobs at once, a further one is BusyError."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
