@@ -26,7 +26,8 @@ from prompt_toolkit.output import DummyOutput
 from lapilli.errors import ModelNotFoundError
 from lapilli.faces.answer import Told, duration_text, tell
 from lapilli.faces.client import Client, Reply
-from lapilli.faces.repl import Repl, Session, is_open, unblocked
+from lapilli.faces.conversation import Session
+from lapilli.faces.repl import Repl, is_open, unblocked
 from lapilli.faces.repl_keys import RecentHistory
 from lapilli.faces.terminal import Wrapping
 

@@ -12,7 +12,7 @@ from lapilli.faces.showing import PARTS, info_text, part_text
 from lapilli.wire.question import LEVELS
 
 if TYPE_CHECKING:
-    from lapilli.faces.repl import Repl
+    from lapilli.faces.conversation import Conversation
 
 HELP = '''Available commands:
   /set            Change how the model answers, and how that is shown
@@ -63,103 +63,103 @@ HELP_SHORTCUTS = """Available keyboard shortcuts:
   Ctrl + d            Leave"""
 
 
-def run_command(repl: Repl, line: str) -> bool:
+def run_command(talk: Conversation, line: str) -> bool:
     """Do what a line that begins with a slash says; False ends the conversation."""
     name, _, rest = line.partition(" ")
     command = _COMMANDS.get(name)
     if name in ("/bye", "/exit"):
         return False
     if command is None:
-        repl.say(f"Unknown command '{name}'. Type /? for help")
+        talk.say(f"Unknown command '{name}'. Type /? for help")
     else:
-        command(repl, rest.strip())
+        command(talk, rest.strip())
     return True
 
 
-def _help(repl: Repl, rest: str) -> None:
+def _help(talk: Conversation, rest: str) -> None:
     pages = {"set": HELP_SET, "show": HELP_SHOW, "shortcuts": HELP_SHORTCUTS}
-    repl.say(pages.get(rest.removeprefix("/"), HELP) + "\n")
+    talk.say(pages.get(rest.removeprefix("/"), HELP) + "\n")
 
 
-def _set(repl: Repl, rest: str) -> None:
+def _set(talk: Conversation, rest: str) -> None:
     name, _, value = rest.partition(" ")
-    value, session = value.strip(), repl.session
+    value, session = value.strip(), talk.session
     switches: Mapping[str, tuple[str, Any]] = {
         "wordwrap": ("wrap", True), "nowordwrap": ("wrap", False), "verbose": ("verbose", True),
         "quiet": ("verbose", False),
     }  # fmt: skip
     if name in switches:
         setattr(session, *switches[name])
-        repl.say(f"Set '{name}' mode.")
+        talk.say(f"Set '{name}' mode.")
     elif name in ("history", "nohistory"):
-        repl.history_on = name == "history"
-        repl.say("What you send is kept." if repl.history_on else "What you send is not kept.")
+        talk.history_on = name == "history"
+        talk.say("What you send is kept." if talk.history_on else "What you send is not kept.")
     elif name == "format":
-        _set_format(repl, value)
+        _set_format(talk, value)
     elif name == "noformat":
         session.format = None
-        repl.say("Disabled format.")
+        talk.say("Disabled format.")
     elif name in ("think", "nothink"):
-        _set_think(repl, value if name == "think" else None)
+        _set_think(talk, value if name == "think" else None)
     elif name == "parameter":
-        _set_parameter(repl, value)
+        _set_parameter(talk, value)
     elif name == "system":
         if not value:
             raise InputError("/set system wants the message after it")
         session.system = _unquoted(value)
-        repl.say("Set system message.")
+        talk.say("Set system message.")
     else:
         if name:
-            repl.say(f"Unknown command '/set {name}'. Type /? set for help")
+            talk.say(f"Unknown command '/set {name}'. Type /? set for help")
         else:
-            repl.say(HELP_SET + "\n")
+            talk.say(HELP_SET + "\n")
 
 
-def _set_format(repl: Repl, value: str) -> None:
+def _set_format(talk: Conversation, value: str) -> None:
     if value != "json":
         raise InputError("the format can be json: /set format json")
-    repl.session.format = "json"
-    repl.say("Set format to 'json' mode.")
+    talk.session.format = "json"
+    talk.say("Set format to 'json' mode.")
 
 
-def _set_think(repl: Repl, level: str | None) -> None:
+def _set_think(talk: Conversation, level: str | None) -> None:
     if level and level not in LEVELS:
         raise InputError(f"/set think {level}: the level can be {', '.join(LEVELS)}")
-    if level is not None and "thinking" not in (repl.shown.get("capabilities") or ("thinking",)):
-        repl.remark(f"warning: model {repl.session.model!r} does not support thinking")
-    repl.session.think = False if level is None else level or True
-    repl.say("Set 'nothink' mode." if level is None else f"Set 'think' mode{f' to {level!r}' if level else ''}.")
+    if level is not None and "thinking" not in (talk.shown.get("capabilities") or ("thinking",)):
+        talk.remark(f"warning: model {talk.session.model!r} does not support thinking")
+    talk.session.think = False if level is None else level or True
+    talk.say("Set 'nothink' mode." if level is None else f"Set 'think' mode{f' to {level!r}' if level else ''}.")
 
 
-def _set_parameter(repl: Repl, value: str) -> None:
+def _set_parameter(talk: Conversation, value: str) -> None:
     try:
         name, *texts = shlex.split(value)
     except ValueError:
         name, *texts = value.split() or [""]
     if not texts:
         raise InputError("/set parameter wants a name and a value: /set parameter temperature 0.7")
-    repl.session.options[name] = parameter_value(name, texts)
-    repl.say(f"Set parameter '{name}' to '{', '.join(texts)}'")
+    talk.session.options[name] = parameter_value(name, texts)
+    talk.say(f"Set parameter '{name}' to '{', '.join(texts)}'")
 
 
-def _show(repl: Repl, rest: str) -> None:
-    session = repl.session
+def _show(talk: Conversation, rest: str) -> None:
+    session = talk.session
     if rest not in ("info", *PARTS):
-        repl.say(f"Unknown command '/show {rest}'. Type /? show for help" if rest else HELP_SHOW + "\n")
+        talk.say(f"Unknown command '/show {rest}'. Type /? show for help" if rest else HELP_SHOW + "\n")
         return
-    repl.shown = repl.client.show(session.model)
+    talk.shown = talk.client.show(session.model)
     if rest == "info":
-        repl.say(info_text(repl.shown) + "\n")
+        talk.say(info_text(talk.shown) + "\n")
         return
-    text = part_text(repl.shown, rest)
+    text = part_text(talk.shown, rest)
     if rest == "system" and session.system is not None:
         text = session.system
     if rest == "parameters":
-        repl.say(_parameters_text(text, session.options))
+        talk.say(_parameters_text(text, session.options))
         return
     missing = {"license": "No license was specified", "system": "No system message was specified",
                "template": "No prompt template was specified", "modelfile": "No Modelfile is known"}  # fmt: skip
-    repl.say(text.rstrip("\n") + "\n" if text else f"{missing[rest]} for this model.")
+    talk.say(text.rstrip("\n") + "\n" if text else f"{missing[rest]} for this model.")
 
 
 def _parameters_text(own: str, given: Mapping[str, Any]) -> str:
@@ -172,19 +172,19 @@ def _parameters_text(own: str, given: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n" if blocks else "No parameters were specified for this model."
 
 
-def _load(repl: Repl, rest: str) -> None:
+def _load(talk: Conversation, rest: str) -> None:
     if not rest or " " in rest:
         raise InputError("/load wants the name of a model")
-    repl.say(f"Loading model '{rest}'")
-    repl.open(rest)
+    talk.say(f"Loading model '{rest}'")
+    talk.open(rest)
     # Like a fresh start: what was set for the other model may mean nothing to this one.
-    repl.session.messages, repl.session.options, repl.session.system = [], {}, None
+    talk.session.messages, talk.session.options, talk.session.system = [], {}, None
 
 
-def _save(repl: Repl, rest: str) -> None:
+def _save(talk: Conversation, rest: str) -> None:
     if not rest or " " in rest:
         raise InputError("/save wants a name for the new model")
-    session = repl.session
+    session = talk.session
     if session.model == session.unstored:
         raise InputError("this model is in no store: `lapilli create NAME` in its folder makes it one to build on")
     turns = [{"role": m["role"], "content": m["content"]} for m in session.messages]
@@ -194,21 +194,21 @@ def _save(repl: Repl, rest: str) -> None:
     if session.options:
         request["parameters"] = session.options
     if turns:
-        request["messages"] = [*(repl.shown.get("messages") or ()), *turns]
-    for _ in repl.client.create(rest, request):
+        request["messages"] = [*(talk.shown.get("messages") or ()), *turns]
+    for _ in talk.client.create(rest, request):
         pass
-    repl.say(f"Created new model '{rest}'")
+    talk.say(f"Created new model '{rest}'")
     if any("images" in message for message in session.messages):
-        repl.remark("note: words are kept, pictures are not")
+        talk.remark("note: words are kept, pictures are not")
 
 
-def _clear(repl: Repl, rest: str) -> None:
-    repl.session.messages = []
-    repl.say("Cleared session context")
+def _clear(talk: Conversation, rest: str) -> None:
+    talk.session.messages = []
+    talk.say("Cleared session context")
 
 
-def _list(repl: Repl, rest: str) -> None:
-    repl.say(models_table(m for m in repl.client.tags() if m.name.startswith(rest)))
+def _list(talk: Conversation, rest: str) -> None:
+    talk.say(models_table(m for m in talk.client.tags() if m.name.startswith(rest)))
 
 
 def parameter_value(name: str, texts: list[str]) -> Any:
@@ -229,7 +229,7 @@ def _unquoted(text: str) -> str:
     return text
 
 
-_COMMANDS: Mapping[str, Callable[[Repl, str], None]] = {
+_COMMANDS: Mapping[str, Callable[[Conversation, str], None]] = {
     "/?": _help, "/help": _help, "/set": _set, "/show": _show, "/load": _load, "/save": _save, "/clear": _clear,
     "/list": _list,
 }  # fmt: skip

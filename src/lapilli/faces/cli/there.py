@@ -46,7 +46,8 @@ def talk_there(model: str, wishes: Wishes, *, private: bool) -> None:
     Raises LapilliError.
     """
     from lapilli.faces.connection import alone, connect
-    from lapilli.faces.repl import Repl, Session
+    from lapilli.faces.conversation import Session
+    from lapilli.faces.repl import Repl
     from lapilli.faces.repl_keys import find_editor
     from lapilli.ground.settings import Settings, data_folder
     from lapilli.store.sources import BUILT_IN
