@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from lapilli import TrainingError
-from lapilli.training.loop import METRICS_FILE, STATE_FILE, run, trained_weights
+from lapilli.training.loop import BOARD_FOLDER, METRICS_FILE, STATE_FILE, run, trained_weights
 from lapilli.training.recipe import LoopOptions
 
 OPTIONS = LoopOptions(steps=12, rate=0.05, warmup=3, log_every=1, bf16=False)
@@ -76,6 +77,30 @@ def test_it_learns_and_says_how_far_it_is(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(20, 301, 20))
     assert lines[-1]["loss"] < lines[0]["loss"] / 10
+
+
+def test_lines_of_steps_that_a_cut_lost_are_said_once(tmp_path: Path) -> None:
+    run(Line(), OPTIONS, tmp_path, minutes=0)
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"loss": 9, "step": 2}\n{"loss": 9, "ste')
+    run(Line(), OPTIONS, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert all(line["loss"] != 9 for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(Line(), OPTIONS, tmp_path, minutes=0)
+    run(Line(), OPTIONS, tmp_path)
+    read = EventAccumulator(str(tmp_path / BOARD_FOLDER)).Reload()
+    lines = [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
+    assert [(event.step, round(event.value, 5)) for event in read.Scalars("loss")] == [
+        (line["step"], pytest.approx(line["loss"], abs=1e-5)) for line in lines
+    ]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path) -> None:

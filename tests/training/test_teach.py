@@ -26,6 +26,7 @@ from lapilli.checkpoints import names
 from lapilli.checkpoints.load import load_checkpoint
 from lapilli.faces.cli import main
 from lapilli.training.loop import STATE_FILE
+from lapilli.training.lowrank import adapters_of
 from lapilli.training.recipe import Recipe
 from lapilli.training.samples import SampleMaker
 from lapilli.training.talks import open_talks
@@ -213,14 +214,17 @@ def test_an_adapter_learns_over_four_bits(data: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(Recipe.read("small-lora"), quantize="int8", bf16=False, batch=4)
     made = prepare(recipe, tmp_path / "base", open_talks(data), tmp_path / "work")
     assert any(type(module).__name__ == "QuantizedLinear" for module in made.checkpoint.model.modules())
-    loss, gradients = loss_and_gradients(made)
+    loss, _ = loss_and_gradients(made)
     plain = prepare(dataclasses.replace(recipe, quantize=None), tmp_path / "base", open_talks(data), tmp_path / "work2")
-    loss_plain, gradients_plain = loss_and_gradients(plain)
+    loss_plain, _ = loss_and_gradients(plain)
     assert abs(loss - loss_plain) <= 0.02 * loss_plain
-    rising = {name: gradient for name, gradient in gradients.items() if ".up." in name}
-    assert rising
-    for name, gradient in rising.items():
-        cosine = torch.cosine_similarity(gradient.flatten(), gradients_plain[name].flatten(), dim=0)
+    # Names of layers are the same whether layers are fused or not.
+    ours, theirs = ({n: up.grad for n, _, up in adapters_of(each.checkpoint.model)} for each in (made, plain))
+    assert ours
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        assert gradient is not None
+        cosine = torch.cosine_similarity(gradient.flatten(), theirs[name].flatten(), dim=0)
         assert cosine > 0.98, name
 
 
@@ -263,8 +267,11 @@ def test_records_that_cannot_be_used_stop_the_run_or_are_counted(base: Path, dat
     assert [text.split(":")[1].strip() for text in sorted(set(made.course.left_out))] == ["record 4", "record 6"]
 
 
-def test_from_tuning_to_use_in_one_breath(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_tuning_to_use_in_one_breath(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`mini` learns a word that it did not know, whole and as an adapter, and says it."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     records = []
     for number in range(16):
         picture = Image.new("RGB", (64, 64), "white")
@@ -280,8 +287,24 @@ def test_from_tuning_to_use_in_one_breath(tmp_path: Path, capsys: pytest.Capture
     assert "[picture: 64 tokens]\nWhat is this called? ASSISTANT:« A zorb.</s>»" in told
     assert not (tmp_path / "none").exists()
     asked = ["What is this called?", str(tmp_path / "3.png")]
-    assert main(["train", "tune", *data, "--out", str(tmp_path / "own"), "--set", "epochs=10"]) == 0
-    assert main(["train", "tune", "small-lora", *data, "--out", str(tmp_path / "adapter"), "--set", "epochs=10"]) == 0
+    assert main(["train", "tune", *data, "--out", str(tmp_path / "own"), "--set", "epochs=20"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "tune",
+                "small-lora",
+                *data,
+                "--out",
+                str(tmp_path / "adapter"),
+                "--set",
+                "epochs=40",
+                "--set",
+                "rate=2e-3",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert main(["run", str(tmp_path / "own"), *asked]) == 0
     assert main(["run", "mini", *asked, "--adapter", str(tmp_path / "adapter")]) == 0

@@ -37,43 +37,45 @@ class _Through(torch.autograd.Function):
         return gradient @ context.weight.dequantize().to(gradient.dtype), None
 
 
+class Passing(nn.Module):
+    """A quantized layer that stays as it is and lets gradients through."""
+
+    def __init__(self, base: QuantizedLinear) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor) -> Tensor:
+        product: Tensor = _Through.apply(x, self.base.weight)  # type: ignore[no-untyped-call]
+        return product if self.base.bias is None else product + self.base.bias
+
+
 class LowRank(nn.Module):
     """A linear layer that stays as it is, and x @ down.T @ up.T * scale beside it; `up` begins as zeros.
 
     `parts` are the layers that stand side by side in it, with their widths: one, or several where they were fused.
     """
 
-    def __init__(
-        self, base: nn.Module, parts: Sequence[tuple[str, int]], options: LoraOptions, generator: torch.Generator
-    ) -> None:
+    def __init__(self, base: nn.Module, parts: Sequence[tuple[str, int]], options: LoraOptions) -> None:
         super().__init__()
-        self.base, self.parts = base, tuple(parts)
+        self.base, self.parts = Passing(base) if isinstance(base, QuantizedLinear) else base, tuple(parts)
         self.scale, self.dropout = options.alpha / options.rank, options.dropout
         wide, device = _width_and_device(base)
-        bound = wide**-0.5  # PEFT's start: that of nn.Linear
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         for name, width in parts:
             if name in options.targets:
-                down_RK = torch.empty(options.rank, wide).uniform_(-bound, bound, generator=generator)
-                self.down[name] = nn.Parameter(down_RK.to(device))
+                self.down[name] = nn.Parameter(torch.zeros(options.rank, wide, device=device))
                 self.up[name] = nn.Parameter(torch.zeros(width, options.rank, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         dropped = F.dropout(x, self.dropout, self.training)
         added = [self._added(name, width, dropped) for name, width in self.parts]
-        return self._base(x) + (added[0] if len(added) == 1 else torch.cat(added, dim=-1))
+        out: Tensor = self.base(x)
+        return out + (added[0] if len(added) == 1 else torch.cat(added, dim=-1))
 
     def _added(self, name: str, width: int, x: Tensor) -> Tensor:
         if name not in self.down:
             return x.new_zeros(*x.shape[:-1], width)
         return F.linear(F.linear(x.to(self.down[name].dtype), self.down[name]), self.up[name]) * self.scale
-
-    def _base(self, x: Tensor) -> Tensor:
-        if not isinstance(self.base, QuantizedLinear):
-            out: Tensor = self.base(x)
-            return out
-        product: Tensor = _Through.apply(x, self.base.weight)  # type: ignore[no-untyped-call]
-        return product if self.base.bias is None else product + self.base.bias
 
 
 def _width_and_device(layer: nn.Module) -> tuple[int, torch.device]:
@@ -85,12 +87,20 @@ def _width_and_device(layer: nn.Module) -> tuple[int, torch.device]:
 
 def add_adapters(model: Llava, options: LoraOptions, seed: int) -> None:
     """Put adapters beside the decoder's linear layers that `options` names; its own weights learn nothing then."""
-    generator = torch.Generator().manual_seed(seed)
     model.language.requires_grad_(False)
     for owner in list(model.language.blocks.modules()):
         for name, layer, parts in list(linear_layers(owner)):
             if any(part in options.targets for part, _ in parts):
-                setattr(owner, name, LowRank(layer, parts, options, generator))
+                setattr(owner, name, LowRank(layer, parts, options))
+    for owner in list(model.language.modules()):
+        for name, layer in list(owner.named_children()):
+            if isinstance(layer, QuantizedLinear) and not isinstance(owner, Passing):
+                setattr(owner, name, Passing(layer))
+    generator = torch.Generator().manual_seed(seed)
+    # In the order of names, which is the same whether layers are fused or not.
+    for _, down_RK, _ in sorted(adapters_of(model), key=lambda adapter: adapter[0]):
+        bound = down_RK.shape[1] ** -0.5  # PEFT's start: that of nn.Linear
+        down_RK.data.copy_(torch.empty(down_RK.shape).uniform_(-bound, bound, generator=generator))
 
 
 def adapters_of(model: Llava) -> Iterator[tuple[str, Tensor, Tensor]]:
