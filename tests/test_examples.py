@@ -19,6 +19,7 @@ def script(path: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -54,3 +55,11 @@ def test_without_write_numbers_are_only_printed(
     numbers.publish(numbers.Section("One"), tmp_path / "numbers.md")
     assert "## One" in capsys.readouterr().out
     assert not (tmp_path / "numbers.md").exists()
+
+
+def test_mini_is_taught_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    """In small: that all of it runs, and that the new word is said; what the full size reaches, the script prints."""
+    before, after = script("examples/teach_a_shape.py").main(new=48, old=8, epochs=6, rate=1e-3, asked=3, each=2)
+    assert (before.named, after.named) == (0, 3)
+    assert before.skills.keys() == after.skills.keys() == {"colour", "shape", "count", "relation", "word"}
+    assert "taught 48 hourglasses and 8 known scenes" in capsys.readouterr().out
