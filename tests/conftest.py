@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# Begun in the background, tests would hand down that Ctrl-C is to be ignored, to programs that they mean to stop by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ("live_server",)  # tests/support: the one live server of a run
 

@@ -33,14 +33,14 @@ def test_a_whole_answer(live: Any) -> None:
 
 def test_why_it_ended(live: Any) -> None:
     assert ask(live, MESSAGES, messages=HELLO, max_tokens=500)["stop_reason"] == "end_turn"
-    found = ask(live, MESSAGES, messages=HELLO, max_tokens=500, stop_sequences=["Show"])
-    assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", "Show")
+    found = ask(live, MESSAGES, messages=HELLO, max_tokens=500, stop_sequences=["mini"])
+    assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", "mini")
     assert "Show" not in found["content"][0]["text"]
 
 
 def test_a_stop_of_the_models_own_is_the_end_of_its_turn(live: Any, monkeypatch: Any) -> None:
     saying(monkeypatch)([Said(account=Account(reason="stop", stopped_by="</s>"))])
-    found = ask(live, MESSAGES, messages=HELLO, max_tokens=5, stop_sequences=["Show"])
+    found = ask(live, MESSAGES, messages=HELLO, max_tokens=5, stop_sequences=["mini"])
     assert (found["stop_reason"], found["stop_sequence"]) == ("end_turn", None)
 
 

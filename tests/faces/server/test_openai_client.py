@@ -82,11 +82,11 @@ def test_likelihoods(client: openai.OpenAI) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_the_helper_for_streams(client: openai.OpenAI) -> None:
-    with client.chat.completions.stream(model="mini", messages=HELLO, temperature=0, stop="!") as stream:
+    with client.chat.completions.stream(model="mini", messages=HELLO, temperature=0, stop="mini") as stream:
         kinds = {event.type for event in stream}
         found = stream.get_final_completion()
     assert {"chunk", "content.delta", "content.done"} <= kinds
-    assert found.choices[0].message.content == chat(client, stop="!").choices[0].message.content
+    assert found.choices[0].message.content == chat(client, stop="mini").choices[0].message.content
 
 
 def test_calls_of_tools(client: openai.OpenAI, live: Any, monkeypatch: Any) -> None:
