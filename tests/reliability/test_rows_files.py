@@ -90,7 +90,7 @@ def test_t40_a_bomb_in_one_request_delays_no_other(live: Any, bomb: str) -> None
     try:
         began = time.monotonic()
         GENERATE.refusal(live, GENERATE.body(template=bomb))
-        assert time.monotonic() - began < 60  # two of them, each ended after a few seconds at most
+        assert time.monotonic() - began < 20  # two of them, each ended after a few seconds at most
     finally:
         over.set()
         beside.join()
@@ -101,4 +101,4 @@ def test_t43_a_run_of_one_letter_is_read_in_time(live: Any) -> None:
     for text in ("a" * 100_000, " " * 100_000 + "a", "a1" * 50_000, "\N{GRINNING FACE}" * 30_000):
         began = time.monotonic()
         assert "context" in GENERATE.refusal(live, GENERATE.body(text))
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 8

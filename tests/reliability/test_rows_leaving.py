@@ -153,7 +153,7 @@ def test_t91_who_leaves_an_embedding_holds_nobody_up(live: Any) -> None:
     assert live.is_idle(5)
     began = time.monotonic()
     assert live.post("/api/embed", {"model": "mini", "input": "a"}).status_code == 200
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
 
 
 # --- a dead child (T96) ---
@@ -191,7 +191,7 @@ def test_t96_each_stream_ends_with_a_word_when_the_child_dies(live: Any) -> None
     killed = time.monotonic()
     for thread in threads:
         thread.join(20)
-    assert time.monotonic() - killed < 20
+    assert time.monotonic() - killed < 5
     assert len(found) == len(ALL)
     told = 0
     for path, text in found.items():

@@ -124,7 +124,7 @@ def test_a_head_that_does_not_come_is_waited_for_no_longer(hasty: str, begin: by
         assert status == 408
         assert "head" in body["error"]
         assert raw.rest() == b""
-    assert SHORT * 0.8 < time.monotonic() - started < 10
+    assert SHORT * 0.8 < time.monotonic() - started < 2
 
 
 def test_a_head_that_trickles_has_no_more_time(hasty: str) -> None:
@@ -136,7 +136,7 @@ def test_a_head_that_trickles_has_no_more_time(hasty: str) -> None:
                 time.sleep(0.05)
         except ConnectionError:
             pass
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
 
 
 def test_the_second_head_of_a_connection_is_timed_too(hasty: str) -> None:
