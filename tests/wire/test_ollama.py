@@ -10,7 +10,7 @@ import pytest
 
 from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.wire import ollama
-from lapilli.wire.question import Account, Likelihood, Said, ToolCall
+from lapilli.wire.question import Account, Likelihood, Said, ToolCall, join
 
 PICTURE = base64.b64encode(b"picture").decode()
 
@@ -209,5 +209,5 @@ def test_what_cannot_be_said_is_not_among_the_likeliest() -> None:
 
 def test_a_whole_answer_is_its_pieces_joined() -> None:
     account = Account(reason="stop")
-    whole = ollama.join([Said(text="a", thinking="x"), Said(text="b"), Said(account=account)])
+    whole = join([Said(text="a", thinking="x"), Said(text="b"), Said(account=account)])
     assert (whole.text, whole.thinking, whole.account) == ("ab", "x", account)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lapilli.checkpoints import safetensors
 from lapilli.errors import InputError
 from lapilli.store.linked import is_file_of_model
 from lapilli.store.modelfile import DEPRECATED, PARAMETERS, ROLES, Modelfile
@@ -17,7 +18,7 @@ PLAIN = ("F32", "F16", "BF16")
 QUANTIZED = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0")
 """What a model can be quantized to; Q4_K is Q4_K_M."""
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy")
+PICKLES = (*safetensors.PICKLES, ".npy")
 
 Found = str | Path
 """A file: the digest of a blob that is in the store, or a path, which no request over HTTP can give."""

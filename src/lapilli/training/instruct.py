@@ -1,4 +1,4 @@
-"""`lapilli train align` and `train tune`: a decoder learns to speak about what the tower sees.
+"""`lapilli train mini align` and `train mini tune`: a decoder learns to speak about what the tower sees.
 
 The two stages of LLaVA (arXiv 2304.08485): first the projector alone learns from captions, then projector and
 decoder from conversations. The tower stays as it is. Loss is on the answers and their `</s>`, on nothing else.

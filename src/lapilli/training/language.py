@@ -1,4 +1,4 @@
-"""`lapilli train language`: a decoder that reads and writes, from the next token alone."""
+"""`lapilli train mini language`: a decoder that reads and writes, from the next token alone."""
 
 from __future__ import annotations
 

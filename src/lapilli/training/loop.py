@@ -49,12 +49,6 @@ class Objective(Protocol):
         """
 
 
-class Named(Protocol):
-    """An objective that can say what a step's batch was made of."""
-
-    def names(self, step: int) -> list[str]: ...
-
-
 def run(
     objective: Objective,
     options: LoopOptions,

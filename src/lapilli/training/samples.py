@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +92,7 @@ class Order:
     batch: int
     seed: int
     near: int = 32
+    _epochs: dict[int, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def step(self, number: int) -> list[int]:
         """The records of a step; the last step of an epoch begins the next one."""
@@ -101,11 +101,10 @@ class Order:
         return [self._epoch(place // count)[place % count] for place in places]
 
     def _epoch(self, epoch: int) -> list[int]:
-        kept: dict[int, list[int]] = self.__dict__.setdefault("_epochs", {})
-        if epoch not in kept:
-            kept.pop(epoch - 2, None)
-            kept[epoch] = self._make(epoch)
-        return kept[epoch]
+        if epoch not in self._epochs:
+            self._epochs.pop(epoch - 2, None)
+            self._epochs[epoch] = self._make(epoch)
+        return self._epochs[epoch]
 
     def _make(self, epoch: int) -> list[int]:
         rng = np.random.default_rng([self.seed, epoch])
@@ -115,10 +114,9 @@ class Order:
             group = sorted(order[start : start + size], key=lambda record: (self.lengths[record], record))
             steps += [group[at : at + self.batch] for at in range(0, len(group), self.batch)]
         # A step that is not full stays last, so that the others keep their edges.
-        whole = math.floor(len(order) / self.batch)
         full = [step for step in steps if len(step) == self.batch]
         rest = [step for step in steps if len(step) < self.batch]
-        mixed = [full[int(i)] for i in rng.permutation(len(full))] if whole else []
+        mixed = [full[int(i)] for i in rng.permutation(len(full))]
         return [record for step in (*mixed, *rest) for record in step]
 
 

@@ -1,4 +1,4 @@
-"""`lapilli train tower`: a vision tower from pictures and their words.
+"""`lapilli train mini tower`: a vision tower from pictures and their words.
 
 Two contrastive losses share the tower. A picture is told from other captions by a sigmoid loss (SigLIP,
 arXiv 2303.15343). A region of it is told from other names by a softmax over names (as in RegionCLIP,

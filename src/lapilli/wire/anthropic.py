@@ -14,8 +14,7 @@ from typing import Any
 from lapilli.errors import InputError
 from lapilli.wire import fields
 from lapilli.wire.durations import keep_alive, nanoseconds
-from lapilli.wire.ollama import MOST_TOOLS, MOST_TURNS
-from lapilli.wire.question import Account, Question, Said, Think, ToolCall, Turn
+from lapilli.wire.question import MOST_TOOLS, MOST_TURNS, Account, Question, Said, Think, ToolCall, Turn
 from lapilli.wire.shown import Shown
 
 Event = tuple[str, dict[str, Any]]
@@ -44,8 +43,7 @@ def read_messages(body: Mapping[str, Any], shown: Shown) -> Question:
     messages = fields.items(body, "messages")
     if not messages:
         raise InputError("messages is required")
-    if len(messages) > MOST_TURNS:
-        raise InputError(f"{len(messages)} messages: at most {MOST_TURNS} are taken")
+    fields.at_most(messages, MOST_TURNS, "messages")
     turns: list[Turn] = []
     if body.get("system"):
         turns.append(Turn(role="system", content=_texts(body["system"], "system")))
@@ -100,8 +98,7 @@ def _form(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _tools(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     items = fields.items(body, "tools")
-    if len(items) > MOST_TOOLS:
-        raise InputError(f"{len(items)} tools: at most {MOST_TOOLS} are taken")
+    fields.at_most(items, MOST_TOOLS, "tools")
     found = []
     for place, item in enumerate(items):
         name = f"tools[{place}]"

@@ -63,6 +63,12 @@ def items(body: Mapping[str, Any], name: str) -> Sequence[Any]:
     return value
 
 
+def at_most(found: Sequence[Any], most: int, name: str) -> None:
+    """Refuse more of something than are taken."""
+    if len(found) > most:
+        raise InputError(f"{len(found)} {name}: at most {most} are taken")
+
+
 def mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """An object; null and nothing are empty."""
     value = body.get(name)

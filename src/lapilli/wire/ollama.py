@@ -7,38 +7,30 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.wire import fields
 from lapilli.wire.durations import keep_alive, nanoseconds, now
-from lapilli.wire.question import LEVELS, Account, Likelihood, Question, Said, Think, ToolCall, Turn
+from lapilli.wire.question import (
+    LEAST_LOGPROB,
+    LEVELS,
+    MOST_PICTURES,
+    MOST_TOOLS,
+    MOST_TOP,
+    MOST_TURNS,
+    Account,
+    Likelihood,
+    Question,
+    Said,
+    Texts,
+    Think,
+    ToolCall,
+    Turn,
+)
 
-MOST_PICTURES = 32
-MOST_TURNS = 10_000
-MOST_TOOLS = 1_000
-MOST_TEXTS = 10_000
-MOST_TOP = 20
-LEAST_LOGPROB = -9999.0
 ROLES = ("system", "user", "assistant", "tool")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Texts:
-    """A request for vectors; `truncate` is None where the request says nothing of it. Raises InputError."""
-
-    model: str
-    texts: tuple[str, ...]
-    truncate: bool | None = None
-    dimensions: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    keep_alive: float | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.texts) > MOST_TEXTS:
-            raise InputError(f"{len(self.texts)} texts in one request: at most {MOST_TEXTS} are taken")
 
 
 # --- requests ---
@@ -73,13 +65,11 @@ def read_chat(body: Mapping[str, Any]) -> Question:
     if not model:
         raise InputError("model is required")
     messages = fields.items(body, "messages")
-    if len(messages) > MOST_TURNS:
-        raise InputError(f"{len(messages)} messages: at most {MOST_TURNS} are taken")
+    fields.at_most(messages, MOST_TURNS, "messages")
     pictures: list[bytes] = []
     turns = tuple(_turn(message, place, pictures) for place, message in enumerate(messages))
     tools = tuple(_tool(item, place) for place, item in enumerate(fields.items(body, "tools")))
-    if len(tools) > MOST_TOOLS:
-        raise InputError(f"{len(tools)} tools: at most {MOST_TOOLS} are taken")
+    fields.at_most(tools, MOST_TOOLS, "tools")
     return Question(model=model, turns=turns, pictures=tuple(pictures), tools=tools, **_shared(body))
 
 
@@ -246,18 +236,6 @@ def rendered_piece(model: str, account: Account) -> dict[str, Any]:
     info = {"rendered_template": account.rendered}
     _give(info, image_count=account.pictures)
     return {"model": model, "created_at": now(), "_debug_info": info}
-
-
-def join(parts: Iterable[Said]) -> Said:
-    """A whole answer out of its pieces."""
-    told = list(parts)
-    return Said(
-        text="".join(part.text for part in told),
-        thinking="".join(part.thinking for part in told),
-        tool_calls=tuple(call for part in told for call in part.tool_calls),
-        logprobs=tuple(token for part in told for token in part.logprobs),
-        account=told[-1].account if told else None,
-    )
 
 
 def embed_body(model: str, vectors: Sequence[Sequence[float]], account: Account) -> dict[str, Any]:

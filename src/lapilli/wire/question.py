@@ -6,13 +6,24 @@ Ollama's, OpenAI's and Anthropic's bodies become a `Question`; what comes back i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from lapilli.errors import InputError
 
 Level = Literal["low", "medium", "high", "max"]
 LEVELS = get_args(Level)
 Think = bool | Level
+
+# The most of each that one request may have.
+MOST_PICTURES = 32
+MOST_TURNS = 10_000
+MOST_TOOLS = 1_000
+MOST_TEXTS = 10_000
+MOST_TOP = 20
+LEAST_LOGPROB = -9999.0
+"""What stands for minus infinity, which JSON does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +131,31 @@ class Said:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Likelihood, ...] = ()
     account: Account | None = None
+
+
+def join(parts: Iterable[Said]) -> Said:
+    """A whole answer out of its pieces."""
+    told = list(parts)
+    return Said(
+        text="".join(part.text for part in told),
+        thinking="".join(part.thinking for part in told),
+        tool_calls=tuple(call for part in told for call in part.tool_calls),
+        logprobs=tuple(token for part in told for token in part.logprobs),
+        account=told[-1].account if told else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """A request for vectors; `truncate` is None where the request says nothing of it. Raises InputError."""
+
+    model: str
+    texts: tuple[str, ...]
+    truncate: bool | None = None
+    dimensions: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep_alive: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.texts) > MOST_TEXTS:
+            raise InputError(f"{len(self.texts)} texts in one request: at most {MOST_TEXTS} are taken")

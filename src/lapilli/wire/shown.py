@@ -7,7 +7,7 @@ from typing import Any
 
 from lapilli.errors import InputError
 from lapilli.wire import fields
-from lapilli.wire.ollama import MOST_PICTURES
+from lapilli.wire.question import MOST_PICTURES
 
 NOT_BY_URL = "image URLs are not currently supported, please use base64 encoded data instead"
 KINDS = ("image/jpeg", "image/jpg", "image/png", "image/webp")

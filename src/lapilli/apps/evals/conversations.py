@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lapilli.apps.evals import asking
 from lapilli.apps.evals.report import Item, write_report
 from lapilli.errors import InputError
 from lapilli.inputs.chat import Message, TextPart, show
@@ -83,54 +84,39 @@ def _questions(talk: Talk, where: str) -> Iterator[Question]:
 # --- asking ---
 
 
-def answerer(
-    model: LocalModel, *, blind: bool = False, longest: int = 128
-) -> Callable[[Sequence[Question]], list[str]]:
+def answerer(model: LocalModel, *, blind: bool = False, longest: int = 128) -> asking.Answerer[Question]:
     """Greedy answers of a model in this process, a batch at once; with `blind`, pictures are left out.
 
     A question too long for the model has the empty answer.
     """
-    from lapilli.engine.sampler import SamplingOptions
 
     def answer(questions: Sequence[Question]) -> list[str]:
-        jobs: dict[Any, str] = {}
-        for question in questions:
-            messages = question.messages()
-            if blind or not model.prompts.sees:
-                messages = [Message(message.role, (TextPart(message.text),)) for message in messages]
-            prompt = model.prompts.chat(messages)
-            if len(prompt.token_ids) < model.config.text.max_positions:
-                jobs[model.engine.submit(prompt, SamplingOptions(max_tokens=longest))] = question.id
-        news = model.engine.stream_all(list(jobs))
-        texts = {jobs[job]: piece.answer.text.strip() for job, piece in news if piece.answer is not None}
-        return [texts.get(question.id, "") for question in questions]
+        asked = [question.messages() for question in questions]
+        if blind or not model.prompts.sees:
+            asked = [[Message(each.role, (TextPart(each.text),)) for each in messages] for messages in asked]
+        return asking.answers(model, [model.prompts.chat(messages) for messages in asked], longest, [None] * len(asked))
 
     return answer
 
 
 def ask_all(
     questions: Sequence[Question],
-    answer: Callable[[Sequence[Question]], Sequence[str]],
+    answer: asking.Answerer[Question],
     kept: Path,
     *,
     batch: int = 32,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
-    """Ask what `kept` has no answer to yet, and keep each answer there as it is given, a line each: id, text."""
-    said = read_predictions(kept) if kept.exists() else {}
-    left = [question for question in questions if question.id not in said]
-    progress(len(questions) - len(left))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with kept.open("a", encoding="utf-8") as file:
-        for start in range(0, len(left), batch):
-            group = left[start : start + batch]
-            for question, text in zip(group, answer(group), strict=True):
-                said[question.id] = text
-                line = {"id": question.id, "text": text, "expected": list(question.expected)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            progress(len(questions) - len(left) + start + len(group))
-    return said
+    """What is said to every question; `kept` has a line for each: id, text, and what was expected."""
+    return asking.ask_all(
+        questions,
+        answer,
+        kept,
+        read=read_predictions,
+        line=lambda question, text: {"id": question.id, "text": text, "expected": list(question.expected)},
+        batch=batch,
+        progress=progress,
+    )
 
 
 def read_predictions(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lapilli.apps.evals import asking
 from lapilli.apps.evals.report import Item, write_report
 from lapilli.errors import InputError
 
@@ -209,49 +210,38 @@ def chosen(outputs: Mapping[str, str], problems: Mapping[str, Problem]) -> dict[
 
 def ask_all(
     problems: Sequence[Problem],
-    answer: Callable[[Sequence[Problem]], Sequence[str]],
+    answer: asking.Answerer[Problem],
     kept: Path,
     *,
     batch: int = 32,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
-    """Ask every problem that `kept` has no answer to yet, and keep each answer there as it is given, a line each."""
-    said = read_outputs(kept) if kept.exists() else {}
-    left = [problem for problem in problems if problem.id not in said]
-    progress(len(problems) - len(left))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with kept.open("a", encoding="utf-8") as file:
-        for start in range(0, len(left), batch):
-            group = left[start : start + batch]
-            for problem, text in zip(group, answer(group), strict=True):
-                said[problem.id] = text
-                file.write(json.dumps({"question_id": problem.id, "text": text}, ensure_ascii=False) + "\n")
-            file.flush()
-            progress(len(problems) - len(left) + start + len(group))
-    return said
+    """What is said to every problem; `kept` is LLaVA's answer file, in which an earlier run's answers stand."""
+    return asking.ask_all(
+        problems,
+        answer,
+        kept,
+        read=read_outputs,
+        line=lambda problem, text: {"question_id": problem.id, "text": text},
+        batch=batch,
+        progress=progress,
+    )
 
 
 def answerer(
     model: LocalModel, *, blind: bool = False, letters: bool = False, longest: int = 64
-) -> Callable[[Sequence[Problem]], list[str]]:
+) -> asking.Answerer[Problem]:
     """Greedy answers of a model in this process, a batch at once; with `blind`, pictures are left out.
 
     With `letters` nothing but an option's letter can be said. A problem too long for the model has the empty answer.
     """
     from lapilli.engine.grammar import Constraint
-    from lapilli.engine.sampler import SamplingOptions
 
     def answer(problems: Sequence[Problem]) -> list[str]:
-        jobs = {}
-        for problem in problems:
-            seen = [problem.picture] if problem.picture is not None and not blind and model.prompts.sees else []
-            prompt = model.prompt(problem.ask(), seen)
-            if len(prompt.token_ids) < model.config.text.max_positions:
-                form = Constraint.choice(list(LETTERS[: len(problem.choices)])) if letters else None
-                jobs[model.engine.submit(prompt, SamplingOptions(max_tokens=longest), form)] = problem.id
-        news = model.engine.stream_all(list(jobs))
-        texts = {jobs[job]: piece.answer.text.strip() for job, piece in news if piece.answer is not None}
-        return [texts.get(problem.id, "") for problem in problems]
+        shown = [[each.picture] if each.picture and not blind and model.prompts.sees else [] for each in problems]
+        prompts = [model.prompt(each.ask(), seen) for each, seen in zip(problems, shown, strict=True)]
+        forms = [Constraint.choice(list(LETTERS[: len(each.choices)])) if letters else None for each in problems]
+        return asking.answers(model, prompts, longest, forms)
 
     return answer
 

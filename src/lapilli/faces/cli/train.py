@@ -51,102 +51,82 @@ def _mini(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@train.command()
-def align(
-    base: Base,
-    data: Records,
-    out: Product,
-    recipe: RecipeName = "small-align",
-    images: Images = None,
-    changes: Changes = None,
-    dry_run: DryRun = False,
-    skip: Skip = False,
-    minutes: Minutes = None,
-    device: Device = "auto",
-) -> None:
+def _add(stage: str, usual: str, told: str) -> None:
+    """The command of a stage, begun with its usual recipe where nobody names one."""
+
+    @train.command(name=stage, help=told)
+    def command(
+        base: Base,
+        data: Records,
+        out: Product,
+        recipe: RecipeName = usual,
+        images: Images = None,
+        changes: Changes = None,
+        dry_run: DryRun = False,
+        skip: Skip = False,
+        minutes: Minutes = None,
+        device: Device = "auto",
+    ) -> None:
+        from lapilli.model.device import choose_device
+        from lapilli.store.reference import resolve
+        from lapilli.training.distributed import join, leave
+        from lapilli.training.recipe import Recipe
+        from lapilli.training.talks import open_talks
+        from lapilli.training.teach import prepare, teach
+
+        _check_minutes(minutes)
+        chosen = Recipe.read(recipe, changes or ())
+        if (chosen.train == "projector") != (stage == "align"):
+            other = "tune" if stage == "align" else "align"
+            raise InputError(f"recipe {chosen.name} trains {chosen.train}: that is `lapilli train {other}`")
+        found = resolve(base)
+        if found.adapters:
+            raise InputError(f"--base {base} has an adapter, which training would lose: give the model below it")
+        ranks = join()
+        tell: Callable[[object], None] = typer.echo if ranks.leads else _say_nothing
+        lesson = prepare(
+            chosen,
+            found.path,
+            open_talks(data, images),
+            out.with_name(f"{out.name}.training"),
+            name=_lasting(base, found.path),
+            device=choose_device(device),
+            skip=skip,
+            projector=found.projector,
+        )
+        tell(lesson.estimate)
+        if dry_run:
+            for number, sample in enumerate(lesson.shown(3), 1):
+                tell(f"\nsample {number}, what is learnt in «»:\n{printable(sample)}")
+            return
+        step = teach(lesson, out, minutes=minutes)
+        if left := lesson.course.left_out:
+            tell(f"{len(left)} records were left out; the first: {printable(left[0])}")
+        if step < lesson.loop.steps:
+            tell(f"step {step} of {lesson.loop.steps}, kept in {lesson.work}; the same command goes on from there")
+        else:
+            tell(f"step {step}, written to {out}; its curves are {lesson.work / 'loss.png'}")
+        leave()
+
+
+_add(
+    "align",
+    "small-align",
     """Stage one of LLaVA: the projector alone, tower and decoder frozen.
 
     lapilli train align llava-1.5-align --base ./llava --data captions.json --out ./aligned
-    """
-    _teach(recipe, base, data, out, images, changes, dry_run, skip, minutes, device, stage="align")
-
-
-@train.command()
-def tune(
-    base: Base,
-    data: Records,
-    out: Product,
-    recipe: RecipeName = "small-tune",
-    images: Images = None,
-    changes: Changes = None,
-    dry_run: DryRun = False,
-    skip: Skip = False,
-    minutes: Minutes = None,
-    device: Device = "auto",
-) -> None:
+    """,
+)
+_add(
+    "tune",
+    "small-tune",
     """Stage two of LLaVA: projector and decoder from conversations, whole or as an adapter, the tower frozen.
 
     lapilli train tune --base mini --data my.json --out ./mine
 
     lapilli train tune small-lora --base mini --data my.json --out ./my-adapter --set lora.rank=8
-    """
-    _teach(recipe, base, data, out, images, changes, dry_run, skip, minutes, device, stage="tune")
-
-
-def _teach(
-    recipe_name: str,
-    base: str,
-    data: Path,
-    out: Path,
-    images: Path | None,
-    changes: list[str] | None,
-    dry_run: bool,
-    skip: bool,
-    minutes: float | None,
-    device: str,
-    *,
-    stage: str,
-) -> None:
-    from lapilli.model.device import choose_device
-    from lapilli.store.reference import resolve
-    from lapilli.training.distributed import join, leave
-    from lapilli.training.recipe import Recipe
-    from lapilli.training.talks import open_talks
-    from lapilli.training.teach import prepare, teach
-
-    _check_minutes(minutes)
-    recipe = Recipe.read(recipe_name, changes or ())
-    if (recipe.train == "projector") != (stage == "align"):
-        other = "tune" if stage == "align" else "align"
-        raise InputError(f"recipe {recipe.name} trains {recipe.train}: that is `lapilli train {other}`")
-    found = resolve(base)
-    if found.adapters:
-        raise InputError(f"--base {base} has an adapter, which training would lose: give the model below it")
-    ranks = join()
-    tell: Callable[[object], None] = typer.echo if ranks.leads else _say_nothing
-    lesson = prepare(
-        recipe,
-        found.path,
-        open_talks(data, images),
-        out.with_name(f"{out.name}.training"),
-        name=_lasting(base, found.path),
-        device=choose_device(device),
-        skip=skip,
-        projector=found.projector,
-    )
-    tell(lesson.estimate)
-    if dry_run:
-        for number, sample in enumerate(lesson.shown(3), 1):
-            tell(f"\nsample {number}, what is learnt in «»:\n{printable(sample)}")
-        return
-    step = teach(lesson, out, minutes=minutes)
-    if left := lesson.course.left_out:
-        tell(f"{len(left)} records were left out; the first: {printable(left[0])}")
-    if step < lesson.loop.steps:
-        tell(f"step {step} of {lesson.loop.steps}, kept in {lesson.work}; the same command goes on from there")
-    else:
-        tell(f"step {step}, written to {out}; its curves are {lesson.work / 'loss.png'}")
-    leave()
+    """,
+)
 
 
 def _lasting(base: str, path: Path) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from lapilli.faces.server import asking
 from lapilli.faces.server.problems import body_of
-from lapilli.faces.server.streams import Json, Stream, closing, whole
+from lapilli.faces.server.streams import Json, whole
 from lapilli.wire import anthropic, fields
-from lapilli.wire.sse import MEDIA_TYPE, event
+from lapilli.wire.sse import event
 
 
 def routes() -> list[Route]:
@@ -30,13 +28,8 @@ async def messages(request: Request) -> Response:
         return Json(anthropic.message_body(question, await whole(request, asking.whole_answer(said))))
     stream = anthropic.MessageStream(question)
 
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        async with closing(said) as parts:
-            async for part in parts:
-                for name, data in stream.events(part):
-                    yield event(data, name)
-
-    def failed(text: str) -> bytes:
-        return event(body_of(request.url.path, 500, text), "error")
-
-    return Stream(pieces(), error=failed, media_type=MEDIA_TYPE)
+    return asking.events(
+        said,
+        lambda part: (event(data, name) for name, data in stream.events(part)),
+        error=lambda text: event(body_of(request.url.path, 500, text), "error"),
+    )

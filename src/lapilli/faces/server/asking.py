@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,12 +14,12 @@ from starlette.requests import Request
 from lapilli.errors import ModelNotFoundError
 from lapilli.faces import answering
 from lapilli.faces.server.bodies import INLINE_BYTES, read_json
-from lapilli.faces.server.streams import closing, whole
+from lapilli.faces.server.streams import Stream, closing, whole
 from lapilli.ground.fetch import fetch
 from lapilli.ground.settings import Settings
-from lapilli.wire import ollama
-from lapilli.wire.question import Account, Question, Said
+from lapilli.wire.question import Account, Question, Said, Texts, join
 from lapilli.wire.shown import Shown
+from lapilli.wire.sse import MEDIA_TYPE
 
 Asked = TypeVar("Asked")
 FETCHES_AT_ONCE = 4
@@ -39,10 +39,30 @@ async def said(request: Request, question: Question) -> AsyncGenerator[Said, Non
 async def whole_answer(parts: AsyncIterator[Said]) -> Said:
     """All that is said, as one piece."""
     async with closing(parts) as told:
-        return ollama.join([part async for part in told])
+        return join([part async for part in told])
 
 
-async def vectors(request: Request, asked: ollama.Texts) -> tuple[list[list[float]], Account]:
+def events(
+    said: AsyncIterator[Said],
+    told: Callable[[Said], Iterable[bytes]],
+    *,
+    error: Callable[[str], bytes],
+    last: bytes = b"",
+) -> Stream:
+    """What is said as server-sent events, each piece as `told` writes it; a stream that ends well ends with `last`."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        async with closing(said) as parts:
+            async for part in parts:
+                for piece in told(part):
+                    yield piece
+        if last:
+            yield last
+
+    return Stream(pieces(), error=error, media_type=MEDIA_TYPE)
+
+
+async def vectors(request: Request, asked: Texts) -> tuple[list[list[float]], Account]:
     """The vectors of texts, and what they took."""
     state = request.app.state
     with named(asked.model, 'model "{}" not found, try pulling it first'):

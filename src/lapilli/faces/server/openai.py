@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from lapilli.errors import InputError, ModelNotFoundError
 from lapilli.faces.server import asking
 from lapilli.faces.server.bodies import read_json
 from lapilli.faces.server.problems import HttpError, body_of
-from lapilli.faces.server.streams import Json, Stream, closing, whole
+from lapilli.faces.server.streams import Json, whole
 from lapilli.store.library import Library
 from lapilli.store.naming import ModelName
 from lapilli.store.package import Package
@@ -25,7 +25,7 @@ from lapilli.wire.openai.common import wants_usage
 from lapilli.wire.openai.events import ResponseStream, response_body
 from lapilli.wire.openai.responses import read_response
 from lapilli.wire.question import Question, Said
-from lapilli.wire.sse import DONE, MEDIA_TYPE, event
+from lapilli.wire.sse import DONE, event
 
 
 def routes() -> list[Route]:
@@ -80,17 +80,11 @@ async def responses(request: Request) -> Response:
         return Json(response_body(asked, await whole(request, asking.whole_answer(said))))
     stream = ResponseStream(dataclasses.replace(asked, question=question))
 
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        async with closing(said) as parts:
-            async for part in parts:
-                for name, data in stream.events(part):
-                    yield event(data, name)
-
     def failed(text: str) -> bytes:
         name, data = stream.failed(text)
         return event(data, name)
 
-    return Stream(pieces(), error=failed, media_type=MEDIA_TYPE)
+    return asking.events(said, lambda part: (event(data, name) for name, data in stream.events(part)), error=failed)
 
 
 async def models(request: Request) -> Response:
@@ -128,12 +122,9 @@ def _chunked(
     request: Request, said: AsyncIterator[Said], chunks: Callable[[Said], Iterable[dict[str, Any]]]
 ) -> Response:
     """Chunks as server-sent events; a stream that ends well ends with [DONE]."""
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        async with closing(said) as parts:
-            async for part in parts:
-                for chunk in chunks(part):
-                    yield event(chunk)
-        yield DONE
-
-    return Stream(pieces(), error=lambda text: event(body_of(request.url.path, 500, text)), media_type=MEDIA_TYPE)
+    return asking.events(
+        said,
+        lambda part: map(event, chunks(part)),
+        error=lambda text: event(body_of(request.url.path, 500, text)),
+        last=DONE,
+    )

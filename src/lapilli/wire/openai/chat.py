@@ -11,9 +11,8 @@ from typing import Any
 
 from lapilli.errors import InputError
 from lapilli.wire import fields
-from lapilli.wire.ollama import MOST_TURNS
 from lapilli.wire.openai import common
-from lapilli.wire.question import Account, Question, Said, ToolCall, Turn
+from lapilli.wire.question import MOST_TURNS, Account, Question, Said, ToolCall, Turn
 from lapilli.wire.shown import Shown
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -33,8 +32,7 @@ def read_chat(body: Mapping[str, Any], shown: Shown) -> Question:
     messages = fields.items(body, "messages")
     if not messages:
         raise InputError("[] is too short - 'messages'")
-    if len(messages) > MOST_TURNS:
-        raise InputError(f"{len(messages)} messages: at most {MOST_TURNS} are taken")
+    fields.at_most(messages, MOST_TURNS, "messages")
     called: dict[str, str] = {}
     turns = tuple(_turn(message, f"messages[{place}]", called, shown) for place, message in enumerate(messages))
     logprobs, top = fields.flag(body, "logprobs"), common.top_logprobs(body)

@@ -12,8 +12,7 @@ from typing import Any
 from lapilli.errors import InputError
 from lapilli.wire import fields
 from lapilli.wire.durations import keep_alive, nanoseconds
-from lapilli.wire.ollama import LEAST_LOGPROB, MOST_TOOLS, MOST_TOP
-from lapilli.wire.question import Account, Likelihood, Think, ToolCall
+from lapilli.wire.question import LEAST_LOGPROB, MOST_TOOLS, MOST_TOP, Account, Likelihood, Think, ToolCall
 
 DEFAULTS: Mapping[str, Any] = {"temperature": 1.0, "top_p": 1.0}
 FINGERPRINT = "fp_ollama"
@@ -102,8 +101,7 @@ def form(value: Any, name: str) -> str | Mapping[str, Any] | None:
 
 def tools(items: Sequence[Any], name: str = "tools") -> tuple[Mapping[str, Any], ...]:
     """Tools as the templates take them: {"type": "function", "function": {...}}; OpenAI's flat form too."""
-    if len(items) > MOST_TOOLS:
-        raise InputError(f"{len(items)} {name}: at most {MOST_TOOLS} are taken")
+    fields.at_most(items, MOST_TOOLS, name)
     found = []
     for place, item in enumerate(items):
         tool = fields.as_mapping(item, f"{name}[{place}]")

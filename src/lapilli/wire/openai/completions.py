@@ -14,9 +14,8 @@ from typing import Any, Literal
 from lapilli.errors import InputError
 from lapilli.wire import fields
 from lapilli.wire.durations import keep_alive
-from lapilli.wire.ollama import MOST_TOP, Texts
 from lapilli.wire.openai import common
-from lapilli.wire.question import Account, Likelihood, Question, Said
+from lapilli.wire.question import MOST_TOP, Account, Likelihood, Question, Said, Texts
 
 # --- completions ---
 

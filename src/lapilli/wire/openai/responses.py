@@ -11,9 +11,8 @@ from typing import Any
 
 from lapilli.errors import InputError
 from lapilli.wire import fields
-from lapilli.wire.ollama import MOST_TURNS
 from lapilli.wire.openai import common
-from lapilli.wire.question import Question, ToolCall, Turn
+from lapilli.wire.question import MOST_TURNS, Question, ToolCall, Turn
 from lapilli.wire.shown import Shown
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -46,8 +45,7 @@ def read_response(body: Mapping[str, Any], shown: Shown) -> Asked:
     if isinstance(given, str):
         turns.say(Turn(role="user", content=given))
     elif isinstance(given, list):
-        if len(given) > MOST_TURNS:
-            raise InputError(f"{len(given)} items: at most {MOST_TURNS} are taken")
+        fields.at_most(given, MOST_TURNS, "items")
         for place, item in enumerate(given):
             turns.read(fields.as_mapping(item, f"input[{place}]"), f"input[{place}]")
     else:
