@@ -136,6 +136,7 @@ def listen(app: Starlette, *, drain_seconds: float = 30, **settings: Any) -> uvi
     chosen: dict[str, Any] = {
         "http": PatientProtocol,
         "ws": "none",
+        "loop": "asyncio",  # also where another is installed, so that a server behaves alike everywhere
         "lifespan": "on",
         "log_config": None,
         "access_log": False,
