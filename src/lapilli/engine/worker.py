@@ -41,6 +41,8 @@ from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear
 
 _BUILDERS = 2  # threads that build prompts: as many as template children are kept ready
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+# A model with fewer weights is no faster on two cores than on one, and whoever serves it needs the other.
+_SMALL = 50_000_000
 
 
 def main(parent: int) -> None:
@@ -393,6 +395,8 @@ def _load(order: LoadOrder) -> LocalModel:
     checkpoint = open_checkpoint(
         order.path, quantize=order.quantize, device=order.device, dtype=order.dtype, projector=order.projector
     )
+    if sum(weight.numel() for weight in checkpoint.model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
     return LocalModel(checkpoint, options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
@@ -113,6 +114,20 @@ def quick(url: str) -> float:
     with Raw(url) as raw:
         assert raw.send(get("/quick")).answer() == (200, {})
     return time.monotonic() - started
+
+
+def test_pieces_do_not_wait_for_each_other_s_acknowledgement(server: Server) -> None:
+    delays: list[int] = []
+
+    class Looked(PatientProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            taken = transport.get_extra_info("socket")
+            delays.append(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    with serving(server.app, http=Looked) as url:
+        quick(url)
+    assert delays == [1]
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET /qu", b"GET /quick HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
