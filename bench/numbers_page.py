@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lapilli.ground.machine import cores, processor
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "numbers.md"
 HEAD = "# Numbers\n\nEach section is written by the command that it names; see [bench](../bench/README.md).\n"
 
@@ -62,15 +64,9 @@ def machine() -> str:
     import torch
 
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    parts = [f"{processor()}, {len(os.sched_getaffinity(0))} cores, {gigabytes:.0f} GB"]
+    parts = [f"{processor()}, {cores()} cores, {gigabytes:.0f} GB"]
     parts += [torch.cuda.get_device_name(0)] if torch.cuda.is_available() else []
     return ", ".join([*parts, f"Python {platform.python_version()}, torch {torch.__version__}"])
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _script() -> str:

@@ -1,15 +1,29 @@
-"""How much memory this machine, or the container that we are in, has and has left."""
+"""What this machine is: its processor and cores, and the memory that it, or the container that we are in, has left."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+_CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    told = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def total_memory() -> int:

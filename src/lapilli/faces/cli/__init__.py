@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 import lapilli
 from lapilli.errors import InputError, LapilliError
 from lapilli.faces.cli import doctor, models, run, transfer
+from lapilli.faces.cli.bench import bench
 from lapilli.faces.cli.create import create
 from lapilli.faces.cli.eval import evaluate
 from lapilli.faces.cli.quantize import quantize
@@ -49,6 +50,7 @@ app.command(name="rm")(models.remove_models)
 app.add_typer(train)
 app.command(name="quantize")(quantize)
 app.add_typer(evaluate)
+app.command(name="bench")(bench)
 app.command(name="doctor")(doctor.doctor)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from lapilli.ground import machine
 
 # Of the many flags a processor has, those that decide how fast a model runs.
 _TELLING_FLAGS = (
@@ -48,8 +49,8 @@ def examine() -> dict[str, dict[str, Any]]:
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },
         "processor": {
-            "name": _processor_name(),
-            "cores": _cores(),
+            "name": machine.processor(),
+            "cores": machine.cores(),
             "threads": torch.get_num_threads(),
             "instruction_sets": _instruction_sets(),
             "torch_dispatch": torch.backends.cpu.get_cpu_capability(),
@@ -74,15 +75,6 @@ def _proc(name: str) -> str:
         return Path("/proc", name).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _processor_name() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", _proc("cpuinfo"), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _instruction_sets() -> list[str]:
