@@ -94,6 +94,15 @@ class Settings(BaseSettings):
             "The folder of our own models.", "a folder", read_folder, shown="`lapilli/models` in the user's data folder"
         ),
     ] = Field(default_factory=lambda: data_folder() / "models")
+    documents: Annotated[
+        Path,
+        Variable(
+            "The folder of documents that questions are answered from.",
+            "a folder",
+            read_folder,
+            shown="`lapilli/documents` in the user's data folder",
+        ),
+    ] = Field(default_factory=lambda: data_folder() / "documents")
     ollama_models: Annotated[
         Path | None,
         Variable(
