@@ -101,7 +101,7 @@ def test_an_answer_is_no_admission(answer: str) -> None:
 @pytest.mark.parametrize(
     ("question", "number", "quoted"),
     [
-        ("Who built the lighthouse on Crow Island?", 2, "The lighthouse on Crow Island was built in 1871 by Anna Berg."),
+        ("Who built it on Crow Island?", 2, "The lighthouse on Crow Island was built in 1871 by Anna Berg."),
         (
             "How high is the lighthouse?", 2,
             "The lighthouse on Crow Island was built in 1871 by Anna Berg. It is 32 metres high.",

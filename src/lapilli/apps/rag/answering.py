@@ -1,8 +1,8 @@
 """From passages to an answer that says where it has what it says from.
 
-The passages go to the model numbered; `[1]` in its answer is a citation, taken when that passage was shown and shares a
-word with what it is said to bear out. Text of documents is never markup, nor a template: it is laid into the prompt once,
-each of its lines behind a bar, and the words of a message are never interpreted (`inputs/chat.py`).
+The passages go to the model numbered; `[1]` in its answer is a citation, taken when that passage was shown and shares
+a word with what it is said to bear out. Text of documents is never markup, nor a template: it is laid into the prompt
+once, each of its lines behind a bar, and the words of a message are never interpreted (`inputs/chat.py`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ INSTRUCTION = (
 # What models say where they were told to admit it; looked for at the beginning of an answer alone.
 _ADMITTED = re.compile(
     r"not (?:\w+ )?(?:in|found in|mentioned in|stated in|provided in|available in) (?:your|the|these|any) "
-    r"(?:given |provided |numbered )?(?:documents?|passages?|text|context)|(?:do(?:es)? not|don't|doesn't) (?:know|hold|"
-    r"contain|mention|say|provide|state|include|specify)|(?:cannot|can't|could not) (?:find|answer|tell)|"
+    r"(?:given |provided |numbered )?(?:documents?|passages?|text|context)|(?:do(?:es)? not|don't|doesn't) (?:know|"
+    r"hold|contain|mention|say|provide|state|include|specify)|(?:cannot|can't|could not) (?:find|answer|tell)|"
     r"no (?:information|mention|answer)|unable to (?:find|answer)",
     re.IGNORECASE,
 )

@@ -3,7 +3,7 @@
 config = AppConfig.of({"llm": {"provider": "ollama", "config": {"model": "llama3", "stream": True}}})
 config = AppConfig.read(Path("config.yaml"))
 
-The tree is embedchain's (https://docs.embedchain.ai/api-reference/advanced/configuration). A key that it does not have is
+The tree is embedchain's (https://docs.embedchain.ai/api-reference/advanced/configuration). A key that it has not is
 refused with the nearest one; what it has and nothing here needs is taken and named in `notes`.
 """
 
@@ -81,10 +81,10 @@ class LlmOptions(Part):
 
     model: str | None = None
     model_name: str | None = None
-    number_documents: int = Field(3, ge=1, le=100)
-    temperature: float = Field(0.0, ge=0, le=100)
-    max_tokens: int = Field(1000, ge=1)
-    top_p: float = Field(1.0, gt=0, le=1)
+    number_documents: int = Field(default=3, ge=1, le=100)
+    temperature: float = Field(default=0.0, ge=0, le=100)
+    max_tokens: int = Field(default=1000, ge=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     stream: bool = False
     online: bool = False
     token_usage: bool = False
@@ -93,7 +93,7 @@ class LlmOptions(Part):
     system_prompt: str | None = None
     where: dict[str, Any] | None = None
     query_type: str | None = None
-    api_key: str | None = Field(None, repr=False)
+    api_key: str | None = Field(default=None, repr=False)
     base_url: str | None = None
     endpoint: str | None = None
     local: bool | None = None
@@ -160,13 +160,13 @@ class EmbedderOptions(Part):
     model: str | None = None
     model_name: str | None = None
     deployment_name: str | None = None
-    api_key: str | None = Field(None, repr=False)
+    api_key: str | None = Field(default=None, repr=False)
     api_base: str | None = None
     base_url: str | None = None
     endpoint: str | None = None
     title: str | None = None
     task_type: str | None = None
-    vector_dimension: int | None = Field(None, ge=1)
+    vector_dimension: int | None = Field(default=None, ge=1)
     model_kwargs: dict[str, Any] | None = None
     http_client_proxies: str | dict[str, str] | None = None
     http_async_client_proxies: str | dict[str, str] | None = None
@@ -198,7 +198,7 @@ class StoreOptions(Part):
     dir: str | None = None
     collection_name: str | None = None
     allow_reset: bool | None = None
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
 
 
 class StorePart(Part):
@@ -223,9 +223,9 @@ class StorePart(Part):
 class ChunkerPart(Part):
     """`chunker`: how documents are cut into passages, in characters."""
 
-    chunk_size: int = Field(1000, ge=20, le=100_000)
-    chunk_overlap: int = Field(100, ge=0)
-    min_chunk_size: int = Field(0, ge=0)
+    chunk_size: int = Field(default=1000, ge=20, le=100_000)
+    chunk_overlap: int = Field(default=100, ge=0)
+    min_chunk_size: int = Field(default=0, ge=0)
     length_function: str | None = None
 
     @field_validator("length_function")
