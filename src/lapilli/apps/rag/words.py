@@ -10,14 +10,15 @@ _WORD = re.compile(r"\w+")
 # Scripts without blanks between words: their letters are taken two at a time.
 _UNSPACED = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]+")
 _ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+|(?<=[。！？])")
-_COMMON = frozenset(
-    "a about after again all also am an and any are as at be because been before being but by can could did do does "
-    "doing down each for from had has have having he her here hers him his how i if in into is it its itself just me "
-    "more most my no not of off on once only or other our out over own please say same she should so some such tell "
-    "than that the their them then there these they this those through to too under until up very was we were what when "
-    "where which while who whom whose why will with would you your many much give find show describe explain "
-    "name document documents passage passages question answer".split()  # noqa: SIM905
-)
+_COMMON_TEXT = """
+a about after again all also am an and any are as at be because been before being but by can could did do does doing
+down each for from had has have having he her here hers him his how i if in into is it its itself just me more most
+my no not of off on once only or other our out over own please say same she should so some such tell than that the
+their them then there these they this those through to too under until up very was we were what when where which
+while who whom whose why will with would you your many much give find show describe explain name document documents
+passage passages question answer
+"""
+_COMMON = frozenset(_COMMON_TEXT.split())
 # What stands for something that was named before.
 _POINTING = re.compile(r"\b(?:it|its|he|him|his|she|her|hers|they|them|their|this|that|these|those|there|then)\b", re.I)
 
