@@ -1,0 +1,1 @@
+"""Structured records out of registers of clinical trials."""
