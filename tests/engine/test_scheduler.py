@@ -162,6 +162,15 @@ def test_what_is_found_is_all_but_the_last_place() -> None:
     assert (plan.prefill.start, plan.prefill.stop) == (4, 8)
 
 
+def test_what_comes_together_is_read_once() -> None:
+    machine = Machine(blocks=40)
+    shared = list(range(16))
+    requests = [machine.add([*shared, 50 + n, 60 + n, 70 + n], 2) for n in range(4)]
+    machine.drain()
+    assert [request.reused for request in requests] == [0, 16, 16, 16]
+    assert machine.pool.free == machine.pool.count
+
+
 def test_an_answer_is_read_anew_where_a_later_prompt_repeats_it() -> None:
     machine = Machine(blocks=20)
     first = machine.add(list(range(6)), 10)

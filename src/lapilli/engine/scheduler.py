@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lapilli.engine.blocks import BlockPool
+from lapilli.engine.blocks import BlockPool, Match
 from lapilli.engine.request import Request, Status
 from lapilli.errors import PromptError
 
@@ -170,20 +170,40 @@ class Scheduler:
         """Let requests in, in the order of their arrival, while there are seats and blocks for their prompts."""
         while self.waiting and len(self.running) < self.options.max_running:
             request = min(self.waiting, key=lambda r: r.arrival)
-            # The last place of a prompt is always computed: what is said next follows from it.
-            match = self.pool.match(request.units[: request.prompt_length - 1], request.root)
-            match = match.first(len(match.blocks) * self.pool.size // self.grain * self.grain // self.pool.size)
+            match = self._found(request)
             fresh = self.pool.blocks_of(request.prompt_length) - len(match.blocks)
             # A block in reserve for each that runs, or the newcomer would be the next to give way.
             if not self.pool.fits(match, fresh + len(self.running)):
                 return
             self.pool.hold(match.blocks)
-            request.blocks = [*match.blocks, *self.pool.take(fresh)]
-            request.sealed, request.prefix = len(match.blocks), (request.root, *match.prefixes)[-1]
-            request.computed = request.reused = len(match.blocks) * self.pool.size
+            self._begin(request, match, self.pool.take(fresh))
             request.status = Status.RUNNING
             self.waiting.remove(request)
             self.running.append(request)
+
+    def _found(self, request: Request) -> Match:
+        """The blocks that hold its prompt's beginning already, whole grains of it."""
+        # The last place of a prompt is always computed: what is said next follows from it.
+        match = self.pool.match(request.units[: request.prompt_length - 1], request.root)
+        return match.first(len(match.blocks) * self.pool.size // self.grain * self.grain // self.pool.size)
+
+    def _begin(self, request: Request, match: Match, fresh: Sequence[int]) -> None:
+        """Have a request begin behind blocks that were found, which are held for it, with others for the rest."""
+        request.blocks = [*match.blocks, *fresh]
+        request.sealed, request.prefix = len(match.blocks), (request.root, *match.prefixes)[-1]
+        request.computed = request.reused = len(match.blocks) * self.pool.size
+
+    def _look_again(self, request: Request) -> None:
+        """What others have read since it was let in, a request that has read nothing yet need not read."""
+        if request.computed > request.reused:
+            return
+        match = self._found(request)
+        count = len(match.blocks)
+        if count * self.pool.size > request.computed:
+            self.pool.hold(match.blocks)
+            mine, rest = request.blocks[:count], request.blocks[count:]
+            self.pool.release(mine)
+            self._begin(request, match, rest)
 
     def _plan_prefill(self, reading: list[Request]) -> Work:
         """The next chunk of the prompt with the least left, unless another was overtaken too often."""
@@ -196,6 +216,7 @@ class Scheduler:
             if request.arrival < chosen.arrival:
                 self._overtaken[request] = self._overtaken.get(request, 0) + 1
         self._overtaken.pop(chosen, None)
+        self._look_again(chosen)
         chunk_end = (chosen.computed // self.options.chunk + 1) * self.options.chunk
         return Work(chosen, chosen.computed, min(chunk_end, chosen.prompt_length))
 
