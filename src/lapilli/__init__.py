@@ -32,12 +32,14 @@ from lapilli.errors import (
 )
 
 if TYPE_CHECKING:
+    from lapilli.apps.rag.app import App as App
     from lapilli.engine.local import load as load
     from lapilli.engine.pipeline import pipeline as pipeline
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "App",
     "BusyError",
     "CheckpointError",
     "EngineGoneError",
@@ -58,7 +60,11 @@ __all__ = [
     "pipeline",
 ]
 
-_LAZY = {"load": "lapilli.engine.local", "pipeline": "lapilli.engine.pipeline"}
+_LAZY = {
+    "App": "lapilli.apps.rag.app",
+    "load": "lapilli.engine.local",
+    "pipeline": "lapilli.engine.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -339,3 +339,20 @@ class AppConfig(Part):
             (store.config.allow_reset is False, "vectordb.config.allow_reset: reset() is always allowed"),
         ]
         return tuple(line for said, line in told if said)
+
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+def part_of(kind: type[PartT], given: Any, default: PartT) -> PartT:
+    """A part of the configuration as it was given: itself, or a mapping."""
+    if given is None:
+        return default
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(f"a {kind.__name__} or a dictionary is needed, not a {type(given).__name__}")
+    whole = AppConfig.of({"llm": {"config": given}} if kind is LlmOptions else {"chunker": given})
+    found = whole.llm.config if kind is LlmOptions else whole.chunker
+    assert isinstance(found, kind)
+    return found

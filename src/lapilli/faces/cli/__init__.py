@@ -22,6 +22,7 @@ from lapilli.faces.cli.bench import bench
 from lapilli.faces.cli.create import create
 from lapilli.faces.cli.eval import evaluate
 from lapilli.faces.cli.quantize import quantize
+from lapilli.faces.cli.rag import rag
 from lapilli.faces.cli.serve import serve
 from lapilli.faces.cli.train import train
 from lapilli.faces.terminal import printable
@@ -50,6 +51,7 @@ app.command(name="rm")(models.remove_models)
 app.add_typer(train)
 app.command(name="quantize")(quantize)
 app.add_typer(evaluate)
+app.add_typer(rag)
 app.command(name="bench")(bench)
 app.command(name="doctor")(doctor.doctor)
 

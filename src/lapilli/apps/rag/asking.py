@@ -1,0 +1,254 @@
+"""One question, from what is found to what is said: search, lay the passages into a prompt that fits, ask, check."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lapilli.apps.backend.call import Backend, Call
+from lapilli.apps.embedders import Embedder
+from lapilli.apps.rag.answering import (
+    NOT_FOUND,
+    Shown,
+    Turn,
+    admits,
+    best_quote,
+    cited,
+    prompt_messages,
+    prompt_text,
+)
+from lapilli.apps.rag.cited import Citation, Cited
+from lapilli.apps.rag.config import LlmOptions
+from lapilli.apps.rag.document import Document
+from lapilli.apps.rag.store import Hit, PassageStore, search
+from lapilli.apps.rag.words import overlap, points_back, words_of
+from lapilli.errors import InputError, PromptError
+from lapilli.inputs.chat import ImagePart, Message, show
+
+_NEAR = 0.35  # the cosine below which a passage without a word of the question has nothing to do with it
+_PICTURES = 3  # pictures shown again in one prompt
+_LEAST_ROOM = 64  # tokens that an answer needs
+_DESCRIBE = "What is in this picture?"
+_DESCRIPTION_TOKENS = 200
+
+
+def find(
+    store: PassageStore, embedder: Embedder | None, query: str, count: int, where: Mapping[str, Any] | None
+) -> list[Hit]:
+    """The passages that fit a query best, best first. Raises InputError for an empty one."""
+    if not query.strip():
+        raise InputError("the question is empty")
+    vector_D = None if embedder is None or store.size is None else embedder.embed([query], query=True)[0]
+    return search(store, query, vector_D=vector_D, count=count, where=where)
+
+
+def describe(backend: Backend, picture: bytes) -> str:
+    """What the model sees in a picture; raises InputError where it cannot look at any."""
+    if not backend.sees:
+        raise InputError(f"{backend.name} takes no pictures: add pictures with a model that does, such as mini")
+    return backend.ask(Call.of(_DESCRIBE, [picture], max_tokens=_DESCRIPTION_TOKENS)).text.strip()
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The passages that are shown, and the call that shows them."""
+
+    shown: tuple[Shown, ...]
+    call: Call
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """One question of an App. `quoting`: the model cannot read passages, so that the answer is a quotation."""
+
+    question: str
+    options: LlmOptions
+    store: PassageStore
+    embedder: Embedder | None
+    backend: Callable[[], Backend]
+    turns: Sequence[Turn] = ()
+    quoting: bool = False
+
+    def pieces(self, *, streamed: bool) -> Generator[str, None, Cited]:
+        """The answer in pieces, and at the end the whole of it."""
+        if not self.hits:
+            yield NOT_FOUND
+            return Cited(text=NOT_FOUND, found=False)
+        if self.quoting and not self._picture_first:
+            return (yield from self._quoted())
+        backend = self.backend()
+        laid = self._looked_at() if self.quoting else self._laid(backend)
+        counts: dict[str, int] = {}
+        text = yield from (_streamed(backend, laid.call) if streamed else _asked(backend, laid.call, counts))
+        citations = () if admits(text) else self._citations(cited(text, self.question, laid.shown))
+        return Cited(
+            text=text,
+            citations=citations,
+            found=bool(text) and not admits(text),
+            hits=tuple(self.hits),
+            prompt=prompt_text(laid.call.messages),
+            notes=laid.notes,
+            **counts,
+        )
+
+    @property
+    def prompt(self) -> str:
+        """What the model would be asked."""
+        laid = self._lay(self._shown, tuple(self.turns)) if self.quoting else self._laid(self.backend()).call.messages
+        return prompt_text(laid)
+
+    @cached_property
+    def hits(self) -> list[Hit]:
+        """The passages that have to do with the question."""
+        asked = self.question
+        if self.turns and points_back(asked):
+            asked = f"{self.turns[-1].question}\n{asked}"
+        found = find(self.store, self.embedder, asked, self.options.number_documents, self.options.where)
+        wanted = words_of(asked)
+        far = [hit for hit in found if wanted and not overlap(wanted, self._words_of(hit))]
+        if not far:
+            return found
+        near = {hit.passage.id for hit in far} & self._near(asked, far)
+        return [hit for hit in found if hit not in far or hit.passage.id in near]
+
+    def _words_of(self, hit: Hit) -> str:
+        return f"{self._document(hit).title} {hit.passage.text}"
+
+    def _near(self, asked: str, hits: Sequence[Hit]) -> set[str]:
+        """The ids of passages that mean something close to the question, in other words."""
+        if self.embedder is None:
+            return set()
+        question_D = self.embedder.embed([asked], query=True)[0]
+        passages_ND = self.embedder.embed([hit.passage.text for hit in hits])
+        return {hit.passage.id for hit, near in zip(hits, passages_ND @ question_D, strict=True) if near >= _NEAR}
+
+    @property
+    def _picture_first(self) -> bool:
+        return bool(self.hits[0].passage.picture)
+
+    @cached_property
+    def _documents(self) -> dict[str, Document]:
+        return {}
+
+    def _document(self, hit: Hit) -> Document:
+        source = hit.passage.source
+        if source not in self._documents:
+            self._documents[source] = self.store.document(source)
+        return self._documents[source]
+
+    @cached_property
+    def _shown(self) -> tuple[Shown, ...]:
+        """All that was found, numbered, pictures opened."""
+        left = _PICTURES
+        found = []
+        for number, hit in enumerate(self.hits, 1):
+            document = self._document(hit)
+            picture: ImagePart | None = None
+            if hit.passage.picture and document.picture is not None and left:
+                picture, left = show(document.picture, paths=False), left - 1
+            heading = ", ".join(part for part in (document.title, hit.passage.label) if part)
+            found.append(Shown(number=number, text=hit.passage.text, heading=heading, picture=picture))
+        return tuple(found)
+
+    def _lay(self, shown: Sequence[Shown], turns: Sequence[Turn]) -> tuple[Message, ...]:
+        return prompt_messages(
+            self.question, shown, turns=turns, system=self.options.system_prompt, instructions=self.options.instructions
+        )
+
+    def _laid(self, backend: Backend) -> Laid:
+        """The prompt that fits: earlier turns are left out first, then the passages that fit least, and it is said."""
+        shown = self._shown
+        if not backend.sees:
+            shown = tuple(dataclasses.replace(passage, picture=None) for passage in shown)
+        turns = tuple(self.turns)
+        while True:
+            call = self._call(self._lay(shown, turns), self.options.max_tokens)
+            used = backend.count(call) if backend.context is not None else None
+            room = None if used is None or backend.context is None else backend.context - used
+            if room is None or room >= min(_LEAST_ROOM, self.options.max_tokens):
+                break
+            if turns:
+                turns = turns[1:]
+            elif len(shown) > 1:
+                shown = shown[:-1]
+            else:
+                raise PromptError(
+                    f"a prompt with one passage takes {used} tokens, the context of {backend.name} is "
+                    f"{backend.context}: take a smaller chunk_size, or another model"
+                )
+        longest = self.options.max_tokens if room is None else min(self.options.max_tokens, room)
+        left_out = [
+            (len(self.turns) - len(turns), "earlier turns"),
+            (len(self._shown) - len(shown), "passages"),
+        ]
+        notes = tuple(f"{count} {what} left out: the context has no room" for count, what in left_out if count)
+        return Laid(shown, dataclasses.replace(call, max_tokens=longest), notes)
+
+    def _looked_at(self) -> Laid:
+        """The question alone, beside the picture that was found for it."""
+        first = self._shown[0]
+        assert first.picture is not None, "the first hit is a picture"
+        return Laid(
+            (first,), self._call(Call.of(self.question, [first.picture.image]).messages, self.options.max_tokens)
+        )
+
+    def _call(self, messages: tuple[Message, ...], longest: int) -> Call:
+        told = self.options
+        return Call(
+            messages=messages, max_tokens=longest, temperature=float(told.temperature), top_p=float(told.top_p),
+            seed=told.seed,
+        )  # fmt: skip
+
+    def _quoted(self) -> Generator[str, None, Cited]:
+        """The sentence of the passages that fits best, word for word."""
+        quote = best_quote(self.question, self._shown)
+        if quote is None:
+            yield NOT_FOUND
+            return Cited(text=NOT_FOUND, found=False, hits=tuple(self.hits))
+        text = f"{' '.join(quote.text.split())} [{quote.number}]"
+        yield text
+        return Cited(
+            text=text, citations=self._citations([quote.number], quote.start, quote.end), hits=tuple(self.hits)
+        )
+
+    def _citations(self, numbers: Sequence[int], start: int = 0, end: int | None = None) -> tuple[Citation, ...]:
+        return tuple(self._checked(numbers, start, end))
+
+    def _checked(self, numbers: Sequence[int], start: int, end: int | None) -> Iterator[Citation]:
+        """The citations whose words stand in the document where they are said to stand."""
+        for number in numbers:
+            hit = self.hits[number - 1]
+            passage, document = hit.passage, self._document(hit)
+            if document.text[passage.start : passage.end] != passage.text:
+                continue  # the document was replaced while this was asked
+            text = passage.text[start:end]
+            yield Citation(
+                number=number, source=passage.source, start=passage.start + start,
+                end=passage.start + start + len(text), text=text, title=document.title, label=passage.label,
+                picture=passage.picture, score=hit.score,
+            )  # fmt: skip
+
+
+def _asked(backend: Backend, call: Call, counts: dict[str, int]) -> Generator[str, None, str]:
+    reply = backend.ask(call)
+    counts.update(prompt_tokens=reply.prompt_tokens, tokens=reply.tokens)
+    text = reply.text.strip()
+    yield text
+    return text
+
+
+def _streamed(backend: Backend, call: Call) -> Generator[str, None, str]:
+    """The pieces of an answer without the blanks around it, so that they joined are the answer."""
+    text = held = ""
+    for piece in backend.stream(call):
+        held += piece
+        ready = held.rstrip() if text else held.strip()
+        if ready:
+            held = held[len(held.rstrip()) :]
+            text += ready
+            yield ready
+    return text
