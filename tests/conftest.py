@@ -11,7 +11,7 @@ import pytest
 # Begun in the background, tests would hand down that Ctrl-C is to be ignored, to programs that they mean to stop by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ("live_server",)  # tests/support: the one live server of a run
+pytest_plugins = ("live_server", "browsers")  # tests/support: the one live server of a run, the one browser
 
 
 @pytest.fixture(scope="session")
