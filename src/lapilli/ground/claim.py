@@ -54,6 +54,11 @@ class Claim:
         flush(folder.parent)
         return cls(folder, name)
 
+    @property
+    def held(self) -> bool:
+        """Whether it is still ours: another machine takes it after a long silence."""
+        return (self.folder / self._name).exists()
+
     def beat(self) -> None:
         """Show other machines that the owner lives; at least every minute."""
         with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -96,8 +96,10 @@ class Done:
 class Executor(Protocol):
     """Runs a worker over shards: `local`, `processes` and `ray` in lapilli.apps.executors."""
 
-    def run(self, worker: Worker, shards: Iterator[Shard]) -> Iterator[Done]:
-        """Each shard exactly once, in whatever order they are done; shards are taken as there is room for them.
+    def run(self, worker: Worker, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+        """Each shard exactly once, in whatever order they are done.
+
+        Shards are taken as there is room for them, in the thread that takes what is done.
 
         A worker that dies is replaced and its shards are done again. Raises what a worker raised, and LapilliError
         where workers die of the same shard again and again. Closing the iterator ends all workers.
