@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx2
 
-from lapilli.errors import InputError, LapilliError
+from lapilli.errors import LapilliError
 from lapilli.faces.client import Client
 from lapilli.ground.settings import Settings
-from lapilli.ground.urls import is_this_machine
-from lapilli.ground.variables import PORT
+from lapilli.ground.urls import server_url as server_url
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE = 6  # so many times longer than a connection may its first answer take: the machine may be busy
@@ -62,30 +60,6 @@ def reach(settings: Settings, *, timeout: float = _CONNECT_SECONDS) -> Client | 
         raise
     http.close()
     return None
-
-
-def server_url(host: str) -> tuple[str, bool]:
-    """Where a client finds the server that listens at `host`, and whether that is this machine.
-
-    Ollama's rules: a name alone has port 11434, one with `http://` 80, with `https://` 443; a server that listens
-    everywhere is found here. Raises InputError.
-    """
-    scheme, mark, rest = host.strip().rpartition("://")
-    if rest.count(":") > 1 and not rest.startswith("["):
-        rest = f"[{rest}]"
-    try:
-        parts = urlsplit(f"{scheme or 'http'}://{rest}")
-        port = parts.port
-    except ValueError as error:
-        raise InputError(f"LAPILLI_HOST is {host[:200]!r}, which is no host with a port: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise InputError(f"LAPILLI_HOST is {host[:200]!r}: a server is found over http or https, not {parts.scheme}")
-    if port is None:
-        port = PORT if not mark else 443 if parts.scheme == "https" else 80
-    name = parts.hostname or "127.0.0.1"
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
-    shown = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{shown}:{port}{parts.path.rstrip('/')}", is_this_machine(name)
 
 
 def answers(http: httpx2.Client, url: str, seconds: float) -> bool:

@@ -7,7 +7,8 @@ import re
 import urllib.parse
 from dataclasses import dataclass
 
-from lapilli.errors import FetchError
+from lapilli.errors import FetchError, InputError
+from lapilli.ground.variables import PORT
 
 PORTS = {"http": 80, "https": 443}
 _LONGEST = 8192
@@ -109,6 +110,30 @@ def is_loopback(host: str) -> bool:
 def is_this_machine(host: str) -> bool:
     """Whether a host is a loopback address, or a name that means one: localhost, and all below it (RFC 6761)."""
     return is_loopback(host) or f".{host.lower().rstrip('.')}".endswith(".localhost")
+
+
+def server_url(host: str, what: str = "LAPILLI_HOST") -> tuple[str, bool]:
+    """Where a client finds the server that listens at `host`, and whether that is this machine.
+
+    Ollama's rules: a name alone has port 11434, one with `http://` 80, with `https://` 443; a server that listens
+    everywhere is found here. Raises InputError that says what named the host.
+    """
+    scheme, mark, rest = host.strip().rpartition("://")
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = f"[{rest}]"
+    try:
+        parts = urllib.parse.urlsplit(f"{scheme or 'http'}://{rest}")
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"{what} is {host[:200]!r}, which is no host with a port: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise InputError(f"{what} is {host[:200]!r}: a server is found over http or https, not {parts.scheme}")
+    if port is None:
+        port = PORT if not mark else 443 if parts.scheme == "https" else 80
+    name = parts.hostname or "127.0.0.1"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    shown = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{shown}:{port}{parts.path.rstrip('/')}", is_this_machine(name)
 
 
 def _host(host: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lapilli.errors import LapilliError
+from lapilli.errors import InputError, LapilliError
 from lapilli.inputs.chat import Message, Part, TextPart, show
 
 WINDOW = 32
@@ -107,3 +107,10 @@ class Backend(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def checked_window(window: int) -> int:
+    """The window, once it is one. Raises InputError."""
+    if window < 1:
+        raise InputError(f"window is {window}, it must be at least 1")
+    return window
