@@ -7,13 +7,11 @@ main thread takes the steps of the one engine, in which all that is asked at onc
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import io
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -34,20 +32,20 @@ from lapilli.engine.local import LocalModel, open_checkpoint
 from lapilli.engine.sampler import SamplingOptions
 from lapilli.engine.scores import embed
 from lapilli.errors import InputError, LapilliError
+from lapilli.ground.parent import die_with
 from lapilli.inputs.prompt import Prompt
 from lapilli.model.llava import Llava
 from lapilli.model.lora import Adaptable
 from lapilli.model.quantized import QuantizedEmbedding, QuantizedLinear
 
 _BUILDERS = 2  # threads that build prompts: as many as template children are kept ready
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 # A model with fewer weights is no faster on two cores than on one, and whoever serves it needs the other.
 _SMALL = 50_000_000
 
 
 def main(parent: int) -> None:
     """Serve until the pipe closes or a stop is asked for; `parent` is the process that must live."""
-    _die_with(parent)
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started us decides
     incoming, outlet = io.FileIO(os.dup(0), "rb"), Outlet(os.dup(1))
     # What anything prints goes to the log, not between the frames.
@@ -71,16 +69,6 @@ def main(parent: int) -> None:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)  # nothing here is worth the time of taking it apart
-
-
-def _die_with(parent: int) -> None:
-    """Have the system end this process when its parent ends; where it cannot, the closing pipe does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
-        with contextlib.suppress(OSError):  # where memory runs out, this one goes before the one who can start another
-            Path("/proc/self/oom_score_adj").write_text("300")
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 class Outlet:
