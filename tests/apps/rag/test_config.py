@@ -50,11 +50,10 @@ WHOLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_article_s_configuration_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+def test_the_article_s_configuration_is_taken_as_it_is() -> None:
     config = AppConfig.of(ARTICLE)
     opening = config.llm.opening
-    assert (opening.model, opening.url, opening.dialect) == ("llama3", "http://127.0.0.1:11434", "ollama")
+    assert (opening.model, opening.url, opening.dialect) == ("llama3", "server", "ollama")
     assert config.llm.config.stream
     assert config.llm.config.top_p == 1.0
     assert config.vectors is not None
@@ -62,19 +61,9 @@ def test_the_article_s_configuration_is_taken_as_it_is(monkeypatch: pytest.Monke
     assert config.notes == ()
 
 
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("10.1.2.3:99", "http://10.1.2.3:99"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),
-        ("https://models.example", "https://models.example:443"),
-        ("[::1]:5", "http://[::1]:5"),
-    ],
-)
-def test_ollama_is_where_its_own_variable_says(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", host)
+def test_ollama_is_the_server_of_the_settings_unless_said() -> None:
     opening = AppConfig.of(ARTICLE).llm.opening
-    assert (opening.url, opening.or_here) == (url, True)
+    assert (opening.url, opening.or_here) == ("server", True)
     told = AppConfig.of({"llm": {"provider": "ollama", "config": {"model": "m", "base_url": "http://h:1"}}})
     assert (told.llm.opening.url, told.llm.opening.or_here) == ("http://h:1", False)
 

@@ -7,6 +7,7 @@ interrupted goes on where it was when it is done again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from lapilli.apps.rag.document import Document, Passage, Value
 from lapilli.apps.rag.passages import split
 from lapilli.apps.rag.sources import Source, find_sources, read_document
 from lapilli.apps.rag.store import PassageStore
-from lapilli.errors import FetchError, InputError
+from lapilli.errors import FetchError, InputError, LapilliError
 
 Outcome = Literal["added", "unchanged", "failed"]
 _TOGETHER = 64  # passages that vectors are made of at once
@@ -46,17 +47,31 @@ class Added:
     characters: int = 0
 
 
-def find_all(sources: Iterable[Any], kind: str | None) -> list[Source]:
-    """The sources that these paths, folders, URLs and texts stand for; `kind` in embedchain's words or ours."""
-    found: list[Source] = []
+@dataclass(frozen=True)
+class Unread:
+    """What a person named and nothing came of, with the reason."""
+
+    name: str
+    problem: str
+
+
+def find_all(
+    sources: Iterable[Any], kind: str | None, note: Callable[[str], None] = lambda said: None
+) -> Iterator[Source | Unread]:
+    """The sources that these paths, folders, URLs and texts stand for; `kind` in embedchain's words or ours.
+
+    `note` hears what is left out of folders.
+    """
     for what in sources:
-        found += find_sources(what, kind=kind)
-    return found
+        try:
+            yield from find_sources(what, kind=kind, tell=note)
+        except (InputError, FetchError) as error:
+            yield Unread(str(what)[:200], str(error))
 
 
 def add_documents(
     store: PassageStore,
-    sources: Sequence[Source],
+    sources: Sequence[Source | Unread],
     *,
     embedder: Embedder | None,
     describe: Callable[[bytes], str],
@@ -69,18 +84,27 @@ def add_documents(
 
     With `anew`, those that are there are cut again.
     """
-    known = {} if anew else {entry.source: entry.digest for entry in store.sources()}
+    entries = store.sources()
+    known = {} if anew else {entry.source: entry.digest for entry in entries}
+    pictures = {entry.digest: entry.source for entry in entries if entry.kind == "picture"}
     added: list[Document] = []
     unchanged: list[str] = []
     failed: list[tuple[str, str]] = []
+
+    def seen(picture: bytes) -> str:
+        """What is in a picture; looking is dear, so one that is there already is not looked at again."""
+        there = pictures.get(hashlib.sha256(picture).hexdigest())
+        return describe(picture) if there is None else store.document(there).text
 
     def read() -> Iterator[Document]:
         for done, source in enumerate(sources, 1):
             outcome: Outcome = "added"
             problem = ""
             try:
-                document = read_document(source, describe=describe)
-            except (InputError, FetchError) as error:
+                if isinstance(source, Unread):
+                    raise InputError(source.problem)
+                document = read_document(source, describe=seen)
+            except LapilliError as error:
                 outcome, problem = "failed", str(error)
                 failed.append((source.name, problem))
             else:

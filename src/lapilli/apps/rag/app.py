@@ -56,7 +56,7 @@ class App(Shelf):
         if auto_deploy:
             raise InputError("auto_deploy: there is nothing to deploy to; `lapilli serve` serves documents as well")
         read = AppConfig.read(Path(path)) if path is not None else AppConfig.of({} if config is None else config)
-        return cls(read, **given)
+        return cls(config=read, **given)
 
     def ask(
         self, question: str, *, session: str | None = None, count: int | None = None, where: Where | None = None

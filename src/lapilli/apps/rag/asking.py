@@ -84,7 +84,9 @@ class Asking:
         laid = self._looked_at() if self.quoting else self._laid(backend)
         counts: dict[str, int] = {}
         text = yield from (_streamed(backend, laid.call) if streamed else _asked(backend, laid.call, counts))
-        citations = () if admits(text) else self._citations(cited(text, self.question, laid.shown))
+        # Who looked at one picture alone has it from there.
+        numbers = [1] if self.quoting else cited(text, self.question, laid.shown)
+        citations = () if admits(text) else self._citations(numbers)
         return Cited(
             text=text,
             citations=citations,

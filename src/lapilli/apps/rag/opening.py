@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapilli.apps.rag.config import EmbedderPart
-from lapilli.apps.rag.providers import EMBEDDERS, Opening, ollama_url
+from lapilli.apps.rag.providers import EMBEDDERS, NAMED, Opening
 from lapilli.errors import InputError, LapilliError, ModelNotFoundError
 from lapilli.ground.files import publish
 
@@ -26,7 +26,10 @@ def open_model(opening: Opening) -> Backend:
 
     if opening.url is not None:
         try:
-            return open_backend(opening.model, url=opening.url, dialect=opening.dialect, key=opening.key)
+            return open_backend(
+                opening.model, url=opening.url, dialect=opening.dialect, key=opening.key,
+                quantize=None if opening.or_here else opening.quantize,
+            )  # fmt: skip
         except LapilliError as away:
             if not opening.or_here:
                 raise
@@ -51,7 +54,7 @@ def open_vectors(part: EmbedderPart | None) -> Embedder | None:
     way = EMBEDDERS[part.provider]
     if way == "none":
         return None
-    url = part.url or (ollama_url() if way == "ollama" else None)
+    url = part.url or (NAMED if way == "ollama" else None)
     embedder = open_embedder(part.model, url=url)
     wanted = part.config.vector_dimension
     if embedder is not None and wanted is not None and embedder.size != wanted:

@@ -24,6 +24,9 @@ EMBEDDERS: Mapping[str, str] = {
 STORES: Mapping[str, str] = {"lancedb": "lance", "sqlite": "sqlite", "chroma": ""}
 
 
+NAMED = "server"  # the one that LAPILLI_HOST or OLLAMA_HOST names, as `open_backend` takes it
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """How a model is opened: by name in this process, or at a server.
@@ -64,22 +67,10 @@ def opening(
         return Opening(model=name, quantize=quantize, device=device)
     if way == "ollama":
         return Opening(
-            model=name, url=url or ollama_url(), dialect="ollama", key=key, quantize=quantize, device=device,
+            model=name, url=url or NAMED, dialect="ollama", key=key, quantize=quantize, device=device,
             or_here=url is None,
         )  # fmt: skip
     if provider == "lapilli":
         return Opening(model=name, url=url, key=key)
     key = key or (os.environ.get("OPENAI_API_KEY") if provider == "openai" else None)
     return Opening(model=name, url=url or os.environ.get("OPENAI_BASE_URL"), dialect="openai", key=key)
-
-
-def ollama_url() -> str:
-    """Where Ollama's API is: at the host that our settings name, `OLLAMA_HOST` among them."""
-    from lapilli.ground.settings import Settings
-
-    settings = Settings()
-    name, port = settings.address
-    # A server that listens everywhere is asked at this machine's own address.
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(name, name)
-    scheme = "https" if settings.host.startswith("https://") else "http"
-    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -157,7 +158,7 @@ class Shelf:
             raise InputError(added.failed[0][1] if added.failed else f"{str(source)[:200]}: holds no document")
         for name, problem in added.failed:
             _LOG.warning("%s was not added: %s", name, problem)
-        return source_id(done[0]) if len(done) == 1 else source_id(str(Path(source).absolute()))
+        return source_id(done[0]) if len(done) == 1 else source_id(os.path.abspath(os.path.expanduser(source)))
 
     def add_all(
         self,
@@ -167,13 +168,17 @@ class Shelf:
         metadata: Mapping[str, Value] | None = None,
         chunker: ChunkerPart | Mapping[str, Any] | None = None,
         tell: Callable[[Step], None] = lambda step: None,
+        note: Callable[[str], None] = _LOG.info,
     ) -> Added:
-        """Add many sources, and say of each what became of it; one that cannot be read does not end the rest."""
+        """Add many sources, and tell of each what became of it; one that cannot be read does not end the rest.
+
+        `note` hears what is left out of folders: hidden files, links that lead out of them.
+        """
         from lapilli.apps.rag.adding import add_documents, find_all
 
         return add_documents(
             self.store,
-            find_all(sources, kind),
+            list(find_all(sources, kind, note)),
             embedder=self.embedder,
             describe=self._describe,
             cutting=part_of(ChunkerPart, chunker, self.config.chunker),
@@ -227,11 +232,11 @@ class Shelf:
         return describe(self.backend, picture)
 
     def _passages_of(self, source: Any, kind: str | None, chunker: Any) -> dict[str, Any]:
-        from lapilli.apps.rag.adding import cut, find_all
-        from lapilli.apps.rag.sources import read_document
+        from lapilli.apps.rag.adding import cut
+        from lapilli.apps.rag.sources import find_sources, read_document
 
         cutting = part_of(ChunkerPart, chunker, self.config.chunker)
-        documents = [read_document(each, describe=self._describe) for each in find_all([source], kind)]
+        documents = [read_document(each, describe=self._describe) for each in find_sources(source, kind=kind)]
         found = [passage for document in documents for passage in cut(document, cutting)]
         return {
             "chunks": [passage.text for passage in found],

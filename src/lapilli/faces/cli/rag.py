@@ -52,17 +52,17 @@ def add(
     config: Config = None,
     as_json: AsJson = False,
 ) -> int:
-    """Add files, folders and web pages; pictures are described by the model.
+    """Add files, folders and web pages.
 
-    What is there already in the same bytes is passed over; what has changed is replaced. Stopped with Ctrl-C, it goes
-    on from there when it is done again.
+    Pictures are described by the model, so that they are found by what they show. What is there already in the same
+    bytes is passed over, what has changed is replaced. Stopped with Ctrl-C, it goes on from there when done again.
 
     lapilli rag add notes/ manual.pdf
     """
     with _app(folder, model, url, embedder, config) as app:
         again = f"lapilli rag add {shlex.join(sources)}"
         with _steps(again) as step:
-            added = app.add_all([_expanded(source) for source in sources], kind=kind, tell=step)
+            added = app.add_all([_named(source) for source in sources], kind=kind, tell=step, note=_note)
     if as_json:
         print(json.dumps(dataclasses.asdict(added), ensure_ascii=False))
     else:
@@ -173,7 +173,7 @@ def remove(
     """Remove documents; a folder's name removes all that lies in it."""
     with _app(folder, None, None, None, config) as app:
         for source in sources:
-            if not app.delete(_expanded(source)):
+            if not app.delete(source):
                 near = difflib.get_close_matches(source, [entry.source for entry in app.sources()], n=1, cutoff=0.3)
                 hint = f"did you mean {near[0]!r}?" if near else "`lapilli rag ls` shows what there is"
                 raise InputError(f"no document {source!r} was added: {hint}")
@@ -206,8 +206,9 @@ def _kept_options(tree: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in gone} if isinstance(options, dict) else {}
 
 
-def _expanded(source: str) -> str:
-    return str(Path(source).expanduser()) if source.startswith("~") else source
+def _named(source: str) -> str | Path:
+    """What an argument names: an address, else a file or a folder, never words."""
+    return source if source.lower().startswith(("http://", "https://")) else Path(source).expanduser()
 
 
 @contextlib.contextmanager
