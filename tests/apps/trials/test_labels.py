@@ -56,3 +56,13 @@ def test_a_strange_line_is_refused_by_its_number(tmp_path: Path) -> None:
     path.write_text(json.dumps(CTGOV) + '\n{"id": 3}\n')
     with pytest.raises(InputError, match="line 2: not a labelled trial"):
         list(read_labelled(path))
+
+
+def test_our_own_form_has_slots_and_newness(tmp_path: Path) -> None:
+    path = tmp_path / "labelled.jsonl"
+    named = {"name": "Lapillin", "type": "Drug", "others": ["LPL"], "slots": {"dose": "5 mg"}, "is_new": "yes"}
+    row = {"id": "X1", "register": "made", "fields": {"public_title": "Lapillin 5 mg"}, "interventions": [named]}
+    path.write_text(json.dumps(row) + "\n")
+    (trial,) = read_labelled(path)
+    assert trial.interventions == (Label("Lapillin", "Drug", ("LPL",), {"dose": "5 mg"}, "yes"),)
+    assert list(read_labelled(path, "train")) == []

@@ -1,8 +1,10 @@
 """Trials whose interventions people have named: what extraction is scored against, and the one split of them.
 
-Two files are known, neither part of the package: studies of ClinicalTrials.gov with typed, named interventions
-(`ctgov_labelled.jsonl`, of which a share may train a model), and texts of WHO's ICTRP joined to interventions that were
-normalised by hand (`ictrp_ebm_labelled.jsonl`, for tests alone).
+{"id": "X1", "register": "…", "fields": {"public_title": "…"}, "interventions": [{"name": "…", "type": "Drug"}]}
+
+is a line of our own form. Two more are known, neither part of the package: studies of ClinicalTrials.gov with typed,
+named interventions (`ctgov_labelled.jsonl`, of which a share may train a model), and texts of WHO's ICTRP joined to
+interventions that were normalised by hand (`ictrp_ebm_labelled.jsonl`, for tests alone).
 """
 
 from __future__ import annotations
@@ -24,11 +26,17 @@ _TRAIN_BELOW = 3_020_425_259
 
 @dataclass(frozen=True)
 class Label:
-    """One intervention as people named it; `type` is one of the eleven of ClinicalTrials.gov, or ""."""
+    """One intervention as people named it; `type` is one of the eleven of ClinicalTrials.gov, or "".
+
+    `slots` are dose, route, form, frequency and duration where they were labelled, `is_new` is "yes", "no", "not told",
+    or "" where it was not labelled.
+    """
 
     name: str
     type: str = ""
     others: tuple[str, ...] = ()
+    slots: Mapping[str, str] | None = None
+    is_new: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,18 +67,38 @@ def is_train(trial_id: str) -> bool:
 def read_labelled(path: Path, share: Share = "held") -> Iterator[Labelled]:
     """The labelled trials of a JSONL file in its order: `share` "train" (200), "held" (the rest) or "all".
 
-    WHO's texts are never "train"; they are "held" as a whole.
+    Only the studies of ClinicalTrials.gov have a share that may train: all others are "held" as a whole.
     Raises InputError where a line is not of a known form.
     """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                trial, may_train = (_read_ctgov(row), True) if "arms" in row else (_read_ictrp(row), False)
+                trial = _read(row)
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, line {number}: not a labelled trial of a known form ({error})") from None
-            if share == "all" or (share == "train") == (may_train and is_train(trial.id)):
+            if share == "all" or (share == "train") == ("arms" in row and is_train(trial.id)):
                 yield trial
+
+
+def _read(row: Mapping[str, Any]) -> Labelled:
+    if "arms" in row:
+        return _read_ctgov(row)
+    return _read_ictrp(row) if "gold_list" in row else _read_own(row)
+
+
+def _read_own(row: Mapping[str, Any]) -> Labelled:
+    labels = tuple(
+        Label(
+            given["name"],
+            given.get("type", ""),
+            tuple(given.get("others", ())),
+            given.get("slots"),
+            given.get("is_new", ""),
+        )
+        for given in row["interventions"]
+    )
+    return Labelled(row["id"], row["register"], row["fields"], labels, tuple(row.get("conditions", ())))
 
 
 def _read_ctgov(row: Mapping[str, Any]) -> Labelled:
