@@ -1,6 +1,6 @@
-"""A killable process with limits, for work on what strangers wrote: templates now, documents later.
+"""A killable process with limits, for work on what strangers wrote: templates and documents.
 
-Requests and answers are JSON over pipes, each behind its length. A child runs one function, is kept for the next call,
+Requests and answers are JSON over pipes, each behind its length; a request may have raw bytes behind it. A child runs one function, is kept for the next call,
 and is replaced as soon as anything went wrong in it.
 """
 
@@ -34,8 +34,13 @@ class ChildError(LapilliError):
         self.reason: Reason = reason
 
 
-def call_in_child(function: str, payload: Any, *, seconds: float, memory_mb: int, max_output_bytes: int) -> Any:
+def call_in_child(
+    function: str, payload: Any, *, seconds: float, memory_mb: int, max_output_bytes: int, data: bytes | None = None
+) -> Any:
     """Call `function` (`"package.module:name"`) with one JSON value in a child process, and return its JSON answer.
+
+    `data`, where given, is the function's second argument: bytes that go through the pipe as they are, so that a file
+    costs its size once on each side, and the child needs no name to open.
 
     `seconds` is wall time, from the moment a ready child has the request. `memory_mb` is the child's whole address
     space, `max_output_bytes` the size of its answer. The child cannot write files. Safe to call from many threads;
@@ -43,11 +48,12 @@ def call_in_child(function: str, payload: Any, *, seconds: float, memory_mb: int
 
     Raises ChildError, whose `reason` is "time", "memory", "output", "raised" (the function's own error) or "died".
     """
-    request = _pack({"seconds": seconds, "payload": payload})
+    parts = [_pack({"seconds": seconds, "payload": payload, "data": None if data is None else len(data)})]
+    parts += [data] if data else []
     with _CHILDREN.turn(function, memory_mb):
         child = _CHILDREN.take(function, memory_mb)
         try:
-            kind, value = _read_answer(child.ask(request, seconds, max_output_bytes))
+            kind, value = _read_answer(child.ask(parts, seconds, max_output_bytes))
             if kind == "memory":
                 raise ChildError("memory", f"needed more than {memory_mb} MB of memory")
         except BaseException:
@@ -118,17 +124,18 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, request: bytes, seconds: float, max_output_bytes: int) -> bytes:
+    def ask(self, parts: list[bytes], seconds: float, max_output_bytes: int) -> bytes:
         deadline = time.monotonic() + seconds
-        unsent = memoryview(request)
-        while unsent:
-            self._wait(self._write, select.POLLOUT, deadline, seconds)
-            try:
-                unsent = unsent[os.write(self._write, unsent) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                self._report_death(seconds)
+        for part in parts:
+            unsent = memoryview(part)
+            while unsent:
+                self._wait(self._write, select.POLLOUT, deadline, seconds)
+                try:
+                    unsent = unsent[os.write(self._write, unsent) :]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    self._report_death(seconds)
         return self._receive(deadline, seconds, max_output_bytes)
 
     def kill(self) -> None:
@@ -253,14 +260,14 @@ def serve(function: str, memory_mb: int) -> None:
     while header := requests.read(_HEADER):
         request = _unpack(requests.read(int.from_bytes(header, "big")))
         _limit_time(request["seconds"])
-        answer = _answer(call, request["payload"])
+        answer = _answer(call, request["payload"], requests, request["data"])
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, answer)
 
 
-def _answer(call: Callable[[Any], Any], payload: Any) -> dict[str, Any]:
+def _answer(call: Callable[..., Any], payload: Any, requests: BinaryIO, length: int | None) -> dict[str, Any]:
     try:
-        value = call(payload)
+        value = call(payload) if length is None else call(payload, requests.read(length))
         json.dumps(value)
         return {"kind": "value", "value": value}
     except MemoryError:
@@ -274,9 +281,9 @@ def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _find(function: str) -> Callable[[Any], Any]:
+def _find(function: str) -> Callable[..., Any]:
     module, _, name = function.partition(":")
-    call: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    call: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return call
 
 
