@@ -9,10 +9,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
 from typing import BinaryIO
 
-from lapilli.apps.executors.flow import flow
+from lapilli.apps.executors.flow import flow, what_is_there
 from lapilli.apps.executors.message import pack_done, pack_error, unpack_shard
 from lapilli.apps.jobs.work import Shard, Work, Worker
 from lapilli.ground.parent import die_with
@@ -40,7 +39,7 @@ def _work(work: Work, incoming: BinaryIO, outgoing: io.FileIO) -> None:
     waiting: queue.SimpleQueue[Shard | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(incoming, waiting), name="pipe", daemon=True).start()
     while (first := waiting.get()) is not None:
-        for done in flow(work, _what_is_there(first, waiting)):
+        for done in flow(work, what_is_there(first, waiting)):
             _write(outgoing, pack_done(done))
     sys.stdout.flush()
 
@@ -49,20 +48,6 @@ def _listen(incoming: BinaryIO, waiting: queue.SimpleQueue[Shard | None]) -> Non
     for line in incoming:
         waiting.put(unpack_shard(line))
     waiting.put(None)
-
-
-def _what_is_there(first: Shard, waiting: queue.SimpleQueue[Shard | None]) -> Iterator[Shard]:
-    """Shards for as long as the next is there already: waiting for it would hold up those that are under way."""
-    yield first
-    while True:
-        try:
-            shard = waiting.get_nowait()
-        except queue.Empty:
-            return
-        if shard is None:
-            waiting.put(None)
-            return
-        yield shard
 
 
 def _write(outgoing: io.FileIO, line: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 
@@ -39,3 +40,17 @@ def flow(work: Work, shards: Iterable[Shard]) -> Generator[Done, None, None]:
         if isinstance(made, Generator):
             with contextlib.suppress(RuntimeError):
                 made.close()
+
+
+def what_is_there(first: Shard, waiting: queue.SimpleQueue[Shard | None]) -> Iterator[Shard]:
+    """Shards for as long as the next is there already: waiting for it would hold up those that are under way."""
+    yield first
+    while True:
+        try:
+            shard = waiting.get_nowait()
+        except queue.Empty:
+            return
+        if shard is None:
+            waiting.put(None)
+            return
+        yield shard
