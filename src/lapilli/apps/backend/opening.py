@@ -56,6 +56,23 @@ def open_backend(
     return _served(str(model), url, dialect, key, pull)
 
 
+def identify(
+    model: str | Path = "mini",
+    *,
+    url: str | None = None,
+    dialect: Dialect | None = None,
+    key: str | None = None,
+    quantize: str | None = None,
+) -> str:
+    """The digest that the backend would have, without loading a model. Raises what `open_backend` raises."""
+    if url is not None:
+        with open_backend(model, url=url, dialect=dialect, key=key, quantize=quantize) as backend:
+            return backend.digest
+    from lapilli.store.reference import default_library
+
+    return _digest(default_library().find(str(model), paths=True), quantize)
+
+
 def _local(model: str | Path, quantize: str | None, device: str) -> Backend:
     from lapilli.apps.backend.local import LocalBackend
     from lapilli.engine.local import load
