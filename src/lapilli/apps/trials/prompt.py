@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 INSTRUCTION = (
     "List what this clinical trial gives or does to people, as JSON: name, type, role, and dose, route, frequency, "
@@ -22,6 +23,7 @@ BODY = {
     "arms": "Arms",
     "summary": "Summary",
 }
+SHORTEST = 80
 _HEAD_MOST = 400
 
 
@@ -31,48 +33,79 @@ def prompt_hash() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def questions(fields: Mapping[str, str], *, most: int, names: Sequence[str] = ()) -> Iterator[str]:
+@dataclass(frozen=True)
+class Question:
+    """One piece of a trial: what it is about, the lines to look through with their labels, and what is known."""
+
+    head: str
+    lines: tuple[tuple[str, str], ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the model reads after the instruction."""
+        body = "".join(f"{label}: {text}\n" for label, text in self.lines)
+        return f"{self.head}{body}{_known(self.names)}".rstrip("\n")
+
+    def halves(self) -> tuple[Question, ...]:
+        """The same in two questions, cut where half of its lines is; none where there is too little to cut."""
+        size = sum(len(text) for _, text in self.lines)
+        if size < 2 * SHORTEST:
+            return ()
+        first: list[tuple[str, str]] = []
+        second: list[tuple[str, str]] = []
+        left = size // 2
+        for label, text in self.lines:
+            if left >= len(text):
+                first.append((label, text))
+            elif left > 0:
+                begin = next(cut(text, left))
+                first.append((label, begin))
+                second.append((label, text[len(begin) :]))
+            else:
+                second.append((label, text))
+            left -= len(text)
+        return tuple(Question(self.head, tuple(part), self.names) for part in (first, second))
+
+
+def questions(fields: Mapping[str, str], *, most: int, names: Sequence[str] = ()) -> list[Question]:
     """A trial's text as questions of at most `most` characters, none of its words left out.
 
     `names` are interventions that are known: the model is asked for the rest about them. A head that is longer than its
     share goes into the body, whole. A trial without any text has no question.
     """
-    head: list[str] = []
-    body: list[tuple[str, str]] = []
+    head, body = "", []
     for name, label in HEAD.items():
         text = fields.get(name, "")
         if text and len(text) <= min(_HEAD_MOST, most // 4):
-            head.append(f"{label}: {text}\n")
+            head += f"{label}: {text}\n"
         elif text:
             body.append((label, text))
     body += [(label, fields[name]) for name, label in BODY.items() if fields.get(name)]
-    known = f"Given: {'; '.join(names)}\n" if names else ""
-    if len(known) > most // 3:
-        known = ""
-    begin = "".join(head)
-    room = max(most - len(begin) - len(known), 1)
-    pieces = list(_fill(_lines(body, room), room))
-    for piece in pieces or ([""] if begin else []):
-        yield f"{begin}{piece}{known}".rstrip("\n")
+    known = tuple(names) if len(_known(names)) <= most // 3 else ()
+    room = max(most - len(head) - len(_known(known)), SHORTEST)
+    found = [Question(head, tuple(lines), known) for lines in _fill(body, room)]
+    return found or ([Question(head, (), known)] if head else [])
 
 
-def _lines(body: Sequence[tuple[str, str]], room: int) -> Iterator[str]:
-    """Each labelled text as lines that fit; a text that is cut says its label in each."""
+def _known(names: Sequence[str]) -> str:
+    return f"Given: {'; '.join(names)}\n" if names else ""
+
+
+def _fill(body: Sequence[tuple[str, str]], room: int) -> Iterator[list[tuple[str, str]]]:
+    """Lines in groups that fit; a text that is cut has its label on each of its pieces."""
+    lines: list[tuple[str, str]] = []
+    left = room
     for label, text in body:
-        start = f"{label}: "
-        for part in cut(text, max(room - len(start) - 1, 1)):
-            yield f"{start}{part}\n"
-
-
-def _fill(lines: Iterator[str], room: int) -> Iterator[str]:
-    piece = ""
-    for line in lines:
-        if piece and len(piece) + len(line) > room:
-            yield piece
-            piece = ""
-        piece += line
-    if piece:
-        yield piece
+        for part in cut(text, max(room - len(label) - 3, 1)):
+            size = len(part) + len(label) + 3
+            if lines and size > left:
+                yield lines
+                lines, left = [], room
+            lines.append((label, part))
+            left -= size
+    if lines:
+        yield lines
 
 
 def cut(text: str, most: int) -> Iterator[str]:
