@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 import lapilli
 from lapilli.errors import InputError, LapilliError
 from lapilli.faces.cli import doctor, models, run, transfer
+from lapilli.faces.cli.batch import batch
 from lapilli.faces.cli.bench import bench
 from lapilli.faces.cli.create import create
 from lapilli.faces.cli.eval import evaluate
@@ -52,6 +53,7 @@ app.add_typer(train)
 app.command(name="quantize")(quantize)
 app.add_typer(evaluate)
 app.add_typer(rag)
+app.add_typer(batch)
 app.command(name="bench")(bench)
 app.command(name="doctor")(doctor.doctor)
 
