@@ -390,6 +390,78 @@ def killed_run(folder: Path, kind: str, count: int, group: int, kills: list[floa
     assert worker.returncode == 0
 
 
+def test_a_reader_sees_a_document_whole_while_it_is_replaced(store: PassageStore, kind: str, tmp_path: Path) -> None:
+    editions = [item_of("/made/a.txt", f"{word} edition\n" * lines) for word, lines in (("old", 3), ("new", 5))]
+    store.put(*editions[0])
+    done = threading.Event()
+
+    def replace() -> None:
+        for number in range(12):
+            store.put(*editions[(number + 1) % 2])
+        done.set()
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    reader = open_made(tmp_path, kind)
+    seen = set()
+    while not done.is_set() or len(seen) < 1:
+        found = texts(reader.by_words("edition", 9, None))
+        near = texts(reader.by_vector(vector_of("edition"), 9, None))
+        assert found in (["old edition"] * 3, ["new edition"] * 5)
+        assert near in (["old edition"] * 3, ["new edition"] * 5)
+        seen.add(found[0])
+    writer.join()
+
+
+def test_what_was_begun_and_killed_needs_no_hand(tmp_path: Path, kind: str) -> None:
+    """The states that a kill leaves: a folder without a version, an empty table or file, a place held by the dead."""
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        if name == "one" and kind == "lance":
+            (folder / "documents.lance" / "data").mkdir(parents=True)
+        elif name == "one":
+            folder.mkdir()
+            (folder / "documents.sqlite").touch()
+        else:
+            first = open_made(folder, kind)
+            first.put(*item_of("/a", "a red boat"))
+            first.remove("/a")
+            if kind == "lance":
+                lancedb = pytest.importorskip("lancedb")
+                lancedb.connect(folder).open_table("documents").drop_index("words_idx")
+                script = f"""
+import os
+from pathlib import Path
+from lapilli.ground.claim import Claim
+assert Claim.take(Path({str(folder / "documents.lock")!r}))
+os.kill(os.getpid(), 9)
+"""
+                assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+        store = open_made(folder, kind)
+        assert store.sources() == []
+        assert store.put(*item_of("/b", "a barn"))
+        assert texts(store.by_words("barn", 3, None)) == ["a barn"]
+
+
+def test_above_many_vectors_an_index_finds_them(tmp_path: Path) -> None:
+    from lapilli.apps.rag.lance import LanceStore
+
+    exact = LanceStore(tmp_path, "documents", SIZE, "words")
+    exact.put_all(drawn_items(0, 300))
+    asked = [vector_of(f"number {number} amber pumice") for number in range(20)]
+    expected = [exact.by_vector(each, 5, None) for each in asked]
+    indexed = LanceStore(tmp_path, "documents", SIZE, "words", many=500)
+    indexed.optimize()
+    assert any(index.columns == ["vector"] for index in indexed._opened().list_indices())
+    found = [indexed.by_vector(each, 5, None) for each in asked]
+    same = sum(len({h.passage.id for h in a} & {h.passage.id for h in b}) for a, b in zip(expected, found, strict=True))
+    assert same >= 80, same
+    assert {hit.passage.source for hit in indexed.by_vector(asked[0], 5, {"number": 7})} == {"/made/00007.txt"}
+    # What came after the index was made is found as well.
+    indexed.put(*item_of("/late", "an altogether late addition"))
+    assert indexed.by_vector(vector_of("an altogether late addition"), 1, None)[0].passage.source == "/late"
+
+
 def test_killed_at_any_moment_a_source_is_old_or_new(kind: str, tmp_path: Path) -> None:
     store = open_made(tmp_path, kind)
     store.put_all(drawn_items(0, 100))
