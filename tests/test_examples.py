@@ -63,3 +63,13 @@ def test_mini_is_taught_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
     assert (before.named, after.named) == (0, 3)
     assert before.skills.keys() == after.skills.keys() == {"colour", "shape", "count", "relation", "word"}
     assert "taught 48 hourglasses and 8 known scenes" in capsys.readouterr().out
+
+
+def test_documents_are_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = script("examples/ask_documents.py").main()
+    assert answers[0] == "The lighthouse on Crow Island was built in 1871 by Anna Berg. [1]"
+    assert "eight in the morning" in answers[1]
+    assert "September" in answers[2]
+    assert "red" in answers[3].lower()
+    assert answers[4] == "Not in your documents."
+    assert "added 5 documents" in capsys.readouterr().out

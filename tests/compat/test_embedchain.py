@@ -89,7 +89,7 @@ def test_a_query_with_its_configuration(app: App) -> None:
     call = app.backend.calls[-1]
     assert call.messages[-1].text.endswith(f"say {ASKED}")
     assert call.temperature == 0.5
-    answer, contexts = app.query(ASKED, config=told, citations=True)
+    _, contexts = app.query(ASKED, config=told, citations=True)
     assert contexts[0][0] == FERRY
 
 

@@ -141,13 +141,18 @@ Cut = tuple[Document, list[Passage]]
 
 
 def _groups(documents: Iterable[Cut]) -> Iterator[list[Cut]]:
-    """Documents that together have passages enough to make vectors of at once."""
+    """Documents with passages enough, together, to make vectors of at once; those before Ctrl-C, too."""
     group: list[Cut] = []
-    for document in documents:
-        group.append(document)
-        if sum(len(passages) for _, passages in group) >= _TOGETHER:
+    try:
+        for document in documents:
+            group.append(document)
+            if sum(len(passages) for _, passages in group) >= _TOGETHER:
+                yield group
+                group = []
+    except KeyboardInterrupt:
+        if group:
             yield group
-            group = []
+        raise
     if group:
         yield group
 

@@ -12,6 +12,7 @@ from lapilli.apps.backend.call import Backend, Call
 from lapilli.apps.embedders import Embedder
 from lapilli.apps.rag.answering import (
     NOT_FOUND,
+    Quote,
     Shown,
     Turn,
     admits,
@@ -78,14 +79,16 @@ class Asking:
         if not self.hits:
             yield NOT_FOUND
             return Cited(text=NOT_FOUND, found=False)
-        if self.quoting and not self._picture_first:
-            return (yield from self._quoted())
+        quote = best_quote(self.question, self._shown) if self.quoting else None
+        looked = self._picture_for(quote) if self.quoting else None
+        if self.quoting and looked is None:
+            return (yield from self._quoted(quote))
         backend = self.backend()
-        laid = self._looked_at() if self.quoting else self._laid(backend)
+        laid = self._laid(backend) if looked is None else self._looked_at(looked)
         counts: dict[str, int] = {}
         text = yield from (_streamed(backend, laid.call) if streamed else _asked(backend, laid.call, counts))
         # Who looked at one picture alone has it from there.
-        numbers = [1] if self.quoting else cited(text, self.question, laid.shown)
+        numbers = cited(text, self.question, laid.shown) if looked is None else [looked.number]
         citations = () if admits(text) else self._citations(numbers)
         return Cited(
             text=text,
@@ -110,6 +113,7 @@ class Asking:
         if self.turns and points_back(asked):
             asked = f"{self.turns[-1].question}\n{asked}"
         found = find(self.store, self.embedder, asked, self.options.number_documents, self.options.where)
+        found = [hit for hit in found if self._is_there(hit)]
         wanted = words_of(asked)
         far = [hit for hit in found if wanted and not overlap(wanted, self._words_of(hit))]
         if not far:
@@ -128,13 +132,20 @@ class Asking:
         passages_ND = self.embedder.embed([hit.passage.text for hit in hits])
         return {hit.passage.id for hit, near in zip(hits, passages_ND @ question_D, strict=True) if near >= _NEAR}
 
-    @property
-    def _picture_first(self) -> bool:
-        return bool(self.hits[0].passage.picture)
+    def _picture_for(self, quote: Quote | None) -> Shown | None:
+        """The picture to look at: the one that the best words are about, or where no words fit, the first hit."""
+        best = self._shown[0 if quote is None else quote.number - 1]
+        return best if best.picture is not None else None
 
     @cached_property
     def _documents(self) -> dict[str, Document]:
         return {}
+
+    def _is_there(self, hit: Hit) -> bool:
+        try:
+            return bool(self._document(hit))
+        except InputError:
+            return False  # removed since it was found
 
     def _document(self, hit: Hit) -> Document:
         source = hit.passage.source
@@ -190,13 +201,11 @@ class Asking:
         notes = tuple(f"{count} {what} left out: the context has no room" for count, what in left_out if count)
         return Laid(shown, dataclasses.replace(call, max_tokens=longest), notes)
 
-    def _looked_at(self) -> Laid:
+    def _looked_at(self, picture: Shown) -> Laid:
         """The question alone, beside the picture that was found for it."""
-        first = self._shown[0]
-        assert first.picture is not None, "the first hit is a picture"
-        return Laid(
-            (first,), self._call(Call.of(self.question, [first.picture.image]).messages, self.options.max_tokens)
-        )
+        assert picture.picture is not None, "it was chosen for its picture"
+        messages = Call.of(self.question, [picture.picture.image]).messages
+        return Laid((picture,), self._call(messages, self.options.max_tokens))
 
     def _call(self, messages: tuple[Message, ...], longest: int) -> Call:
         told = self.options
@@ -205,9 +214,8 @@ class Asking:
             seed=told.seed,
         )  # fmt: skip
 
-    def _quoted(self) -> Generator[str, None, Cited]:
+    def _quoted(self, quote: Quote | None) -> Generator[str, None, Cited]:
         """The sentence of the passages that fits best, word for word."""
-        quote = best_quote(self.question, self._shown)
         if quote is None:
             yield NOT_FOUND
             return Cited(text=NOT_FOUND, found=False, hits=tuple(self.hits))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapilli.apps.rag.config import EmbedderPart
-from lapilli.apps.rag.providers import EMBEDDERS, NAMED, Opening
+from lapilli.apps.rag.providers import EMBEDDERS, NAMED, Dialect, Opening
 from lapilli.errors import InputError, LapilliError, ModelNotFoundError
 from lapilli.ground.files import publish
 
@@ -47,15 +48,19 @@ def open_vectors(part: EmbedderPart | None) -> Embedder | None:
 
     Raises InputError where its vectors have another size than was said, LapilliError where it cannot be opened.
     """
+    way = "here" if part is None else EMBEDDERS[part.provider]
+    if way == "none":
+        return None
     from lapilli.apps.embedders import open_embedder
 
     if part is None:
         return open_embedder(None)
-    way = EMBEDDERS[part.provider]
-    if way == "none":
-        return None
-    url = part.url or (NAMED if way == "ollama" else None)
-    embedder = open_embedder(part.model, url=url)
+    if way == "here" and part.url is None:
+        embedder = open_embedder(part.model)
+    else:
+        url = part.url or (NAMED if way == "ollama" else os.environ.get("OPENAI_BASE_URL"))
+        dialect: Dialect | None = "ollama" if way == "ollama" else "openai" if way == "openai" else None
+        embedder = open_embedder(part.model, url=url, dialect=dialect, key=part.config.api_key)
     wanted = part.config.vector_dimension
     if embedder is not None and wanted is not None and embedder.size != wanted:
         raise InputError(
