@@ -29,7 +29,11 @@ from lapilli.store.blobs import disk_error
 from lapilli.store.library import Library
 from lapilli.store.progress import Progress, Report, say_nothing
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.(safetensors|gguf|json|jinja|txt|model)", re.ASCII)
+# In folders lie programs and weights for other libraries, but also how sentence-transformers pools: `1_Pooling`.
+_NAME = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.(safetensors|gguf|json|jinja|txt|model)|[0-9]{1,2}_Pooling/config\.json",
+    re.ASCII,
+)
 _PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
 _MARKS = ".lapilli.json"
 _MOST_FILES = 1000
@@ -101,6 +105,22 @@ def pull_hub(
         hold.release()
     report(Progress(words.SUCCESS))
     return folder
+
+
+def find_hub(library: Library, repository: str, revision: str = "main") -> Path | None:
+    """The folder of a repository that is here: in the library, or in the cache of the hub's own library; else None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    owner, _, name = repository.partition("/")
+    folder = library.hub_folder(owner, name, revision)
+    if folder.is_dir():
+        return folder
+    try:
+        cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 @contextlib.contextmanager
@@ -295,13 +315,17 @@ def _reuse(old: Path, fresh: Path, files: list[HubFile]) -> None:
     for file in files:
         if isinstance(known, dict) and known.get(file.name) == file.digest and not (fresh / file.name).exists():
             with contextlib.suppress(OSError):
+                (fresh / file.name).parent.mkdir(exist_ok=True)
                 os.link(old / file.name, fresh / file.name)
 
 
 def _drop_others(folder: Path, files: list[HubFile]) -> None:
     names = {file.name for file in files}
+    kept = names | {name.partition("/")[0] for name in names}
     for path in folder.iterdir():
+        if path.name in kept:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name not in names:
+        else:
             path.unlink()
