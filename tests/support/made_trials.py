@@ -25,13 +25,15 @@ def intervention(name: str, kind: str, **rest: Any) -> dict[str, Any]:
 
 
 def evidence(fields: Mapping[str, str], *quotes: str) -> list[dict[str, Any]]:
-    """Where quotes stand in a trial's fields, each at its first place."""
-    found = []
+    """Where quotes stand in a trial's fields, each at its first place; the first one is the name."""
+    found: list[dict[str, Any]] = []
     for quote in filter(None, quotes):
+        value = "slot" if found else "name"
         for field, text in fields.items():
             if (start := text.find(quote)) >= 0:
                 end = start + len(quote)
-                found.append({"field": field, "start": start, "end": end, "quote": quote, "alignment": "exact"})
+                place = {"field": field, "start": start, "end": end, "quote": quote}
+                found.append({"value": value, **place, "alignment": "exact"})
                 break
     return found
 
@@ -53,7 +55,7 @@ def made_trials(count: int) -> Iterator[Shown]:
         if number % 13 == 12:
             status = "failed"
             failed = {"code": "too_long", "message": "9,999 tokens; 2,048 are the most"}
-            records = [{"name": "", "status": status, "error": failed}]
+            records = [{"name": None, "status": status, "error": failed}]
         elif number % 7 == 6:
             status, records = "ok", []
         else:

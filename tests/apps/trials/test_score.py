@@ -84,8 +84,8 @@ def test_slots_and_newness_are_scored_where_they_are_labelled() -> None:
 
 
 def test_what_a_register_states_is_counted_apart() -> None:
-    records = [intervention("Lapillin", "Drug", origin="register"), intervention("Basaltumab", "Drug")]
-    found = score([(trial(Label("Lapillin"), Label("Basaltumab")), records)], stated=lambda each: "origin" in each).all
+    records = [intervention("Lapillin", "Drug", origin="stated"), intervention("Basaltumab", "Drug")]
+    found = score([(trial(Label("Lapillin"), Label("Basaltumab")), records)]).all
     assert (found.stated, found.names.said) == (1, 1)
 
 

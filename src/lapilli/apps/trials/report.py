@@ -175,6 +175,8 @@ def _view(trial: Shown, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     spans: dict[str, list[tuple[int, int, int]]] = {}
     for which, record in enumerate(records):
         for one in record.get("evidence") or ():
+            if one["alignment"] == "none":
+                continue
             spans.setdefault(one["field"], []).append((one["start"], one["end"], which))
     fields = [(name, light(text, spans.get(name, ()))) for name, text in trial.fields.items() if text]
     others = [(name.replace("_", " "), pieces, name in spans) for name, pieces in fields if name != title_name]
@@ -212,8 +214,9 @@ def _slots(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _alignment(record: Mapping[str, Any]) -> str:
-    found = [one.get("alignment", "none") for one in record.get("evidence") or ()]
-    return next((how for how in ("exact", "normalised", "fuzzy") if how in found), "none")
+    """How its name stands in the text."""
+    names = [one["alignment"] for one in record.get("evidence") or () if one["value"] == "name"]
+    return names[0] if names else "none"
 
 
 def _told(record: Mapping[str, Any]) -> str:

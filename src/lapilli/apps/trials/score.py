@@ -142,10 +142,8 @@ class Scores:
         }
 
 
-def score(
-    pairs: Iterable[tuple[Labelled, Sequence[Record]]], *, stated: Callable[[Record], bool] = lambda _: False
-) -> Scores:
-    """Compare labelled trials with their records (JSON values); `stated` says which a register's own field gave."""
+def score(pairs: Iterable[tuple[Labelled, Sequence[Record]]]) -> Scores:
+    """Compare labelled trials with their records (JSON values); those that a register states are counted apart."""
     scores = Scores()
     for trial, records in pairs:
         language = language_of(" ".join(trial.fields.values()))
@@ -154,7 +152,7 @@ def score(
             scores.registers.setdefault(trial.register, Score()),
             scores.languages.setdefault(language, Score()),
         ):
-            _add(one, trial, records, stated)
+            _add(one, trial, records)
     return scores
 
 
@@ -168,12 +166,12 @@ def normal(name: str) -> str:
     return _EDGE.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
-def _add(total: Score, trial: Labelled, records: Sequence[Record], stated: Callable[[Record], bool]) -> None:
+def _add(total: Score, trial: Labelled, records: Sequence[Record]) -> None:
     total.trials += 1
     total.without_record += not records
     total.failed += any(record.get("status") == "failed" for record in records)
     named = [record for record in records if record.get("name")]
-    found = [record for record in named if not stated(record)]
+    found = [record for record in named if record.get("origin") != "stated"]
     total.stated += len(named) - len(found)
     labels = trial.interventions
     exact = match(labels, found, _is_same)
@@ -253,10 +251,9 @@ Place = tuple[str, int, int]
 
 
 def name_span(record: Record) -> Place | None:
-    """Where a record's name stands: the first of its evidence that is the name."""
-    name = normal(str(record["name"]))
+    """Where a record's name stands."""
     for one in record.get("evidence") or ():
-        if one["start"] < one["end"] and normal(one["quote"]) == name:
+        if one["value"] == "name" and one["alignment"] != "none":
             return (one["field"], one["start"], one["end"])
     return None
 
