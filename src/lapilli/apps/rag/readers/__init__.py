@@ -6,6 +6,7 @@ outside, and only through `lapilli.ground.child`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Any
 
@@ -28,6 +29,7 @@ _READERS = {
 
 def read_bytes(payload: dict[str, Any], data: bytes) -> dict[str, Any]:
     """Read a document: `{"kind", "title", "text", "marks", "meta"}`, or `{"refused"}` with one line that says why."""
+    gc.disable()  # a reader makes no circles, and looking for them among a million values takes long
     try:
         kind = sniff(data, payload["kind"], payload["name"], payload["content_type"])
         text = Text(payload["most"])
@@ -36,6 +38,8 @@ def read_bytes(payload: dict[str, Any], data: bytes) -> dict[str, Any]:
         return {"kind": kind} | text.finish()
     except RefusedError as refused:
         return {"refused": str(refused)}
+    finally:
+        gc.enable()
 
 
 def read_sitemap(most: int, data: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from lapilli.apps.rag.readers.encodings import charset_of, decode
 from lapilli.apps.rag.readers.refusal import RefusedError
-from lapilli.apps.rag.readers.rows import write_rows
+from lapilli.apps.rag.readers.rows import Row, write_rows
 from lapilli.apps.rag.readers.text import Hints, Text
 
 _SEPARATORS = ",;\t|"
@@ -44,12 +44,12 @@ def find_separator(content: str) -> str:
     return max(_SEPARATORS, key=score)
 
 
-def _rows(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(content: str, separator: str) -> Iterator[tuple[int, Row]]:
     # csv's own count is of lines; people count rows as their spreadsheet shows them.
     reader = csv.reader(io.StringIO(content.replace("\x00", ""), newline=""), delimiter=separator)
     number = 0
     try:
         for number, row in enumerate(reader, 1):
-            yield number, row
+            yield number, [(column, value) for column, value in enumerate(row) if value.strip()]
     except csv.Error:
         raise RefusedError(f"row {number + 1} of it is no row of a table") from None

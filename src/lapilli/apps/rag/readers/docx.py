@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 
-from lapilli.apps.rag.readers.package import new_parser, open_package, parse_part
+from lapilli.apps.rag.readers.package import new_parser, open_package, package_title, parse_part
 from lapilli.apps.rag.readers.refusal import RefusedError
 from lapilli.apps.rag.readers.text import Hints, Text, squeeze
 
@@ -19,7 +19,7 @@ _SAYING = frozenset({"t"})
 def read(data: bytes, text: Text, hints: Hints) -> None:
     """Write the body, then foot- and endnotes; headers and footers are left out."""
     archive = open_package(data)
-    text.title = _title(archive)
+    text.title = package_title(archive)
     main = _main_part(archive)
     folder = main.rpartition("/")[0]
     styles = _styles(archive, f"{folder}/styles.xml")
@@ -168,23 +168,6 @@ def _styles(archive: zipfile.ZipFile, name: str) -> dict[str, str]:
     parser.StartElementHandler = begin
     parse_part(archive, name, parser)
     return styles
-
-
-def _title(archive: zipfile.ZipFile) -> str:
-    """The title among the package's properties."""
-    inside: list[str] = []
-    words: list[str] = []
-
-    def say(piece: str) -> None:
-        if inside[-1:] == ["title"]:
-            words.append(piece)
-
-    parser = new_parser()
-    parser.StartElementHandler = lambda name, _: inside.append(_local(name))
-    parser.EndElementHandler = lambda _: inside.pop()
-    parser.CharacterDataHandler = say
-    parse_part(archive, "docProps/core.xml", parser)
-    return "".join(words)
 
 
 def _local(name: str) -> str:

@@ -1,7 +1,8 @@
 """From bytes to characters, by one rule that is the same for every kind.
 
-A byte order mark decides; then what the document or its server says; then UTF-8, where it is that; then UTF-16, where
-every second byte is zero; and else windows-1252, whose letters are those of Latin-1.
+A byte order mark decides, or that every second byte is zero (UTF-16); then what the document or its server says, where
+it is an encoding of several bytes a letter; then UTF-8, where it fits; and else what was said, or windows-1252, whose
+letters are those of Latin-1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _KNOWN = frozenset({
 # As browsers read them: who says the former writes the latter.
 _WIDER = {"iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932",
           "euc_kr": "cp949", "iso8859-9": "cp1254", "tis-620": "cp874", "big5": "big5hkscs"}  # fmt: skip
+_SEVERAL_BYTES = frozenset(
+    {"big5", "big5hkscs", "gb18030", "cp932", "euc_jp", "iso2022_jp", "cp949", "utf-8", "utf-32"}
+)
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -35,27 +39,28 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
     for mark, name in _MARKS:
         if data.startswith(mark):
             return data.decode(name, "replace").removeprefix("\ufeff"), name
+    wide = _looks_wide(data)
+    if wide:
+        return data.decode(wide, "replace"), wide
     said = known_encoding(declared) if declared else None
-    if said and not (said.startswith("utf-16") and not _looks_wide(data)):
+    if said and said in _SEVERAL_BYTES:
         try:
             return data.decode(said), said
         except UnicodeDecodeError:
             pass  # said wrongly, as often happens
+    # Where letters of several bytes fit, nobody meant one of the encodings with a byte a letter, whatever was said.
     try:
         return data.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        pass
-    wide = _looks_wide(data)
-    if wide:
-        return data.decode(wide, "replace"), wide
+    except UnicodeDecodeError as error:
+        if error.start >= len(data) - 3 and error.reason == "unexpected end of data":
+            return data[: error.start].decode("utf-8") + "\ufffd", "utf-8"
     guess = data.decode("utf-8", "replace")
     damaged = guess.count("\ufffd")
-    # A few bad bytes among many letters that can only be UTF-8: a cut or a flipped bit, and no other encoding.
-    if damaged * 4 <= _letters_of_several_bytes(guess) - damaged or said == "utf-8":
+    # A few bad bytes among many letters that can only be UTF-8: a flipped bit, and no other encoding.
+    if said == "utf-8" or damaged * 4 <= _letters_of_several_bytes(guess) - damaged:
         return guess, "utf-8"
-    if said:
-        return data.decode(said, "replace"), said
-    return data.decode("cp1252", "replace"), "cp1252"
+    name = said if said and not said.startswith(("utf-16", "utf-32")) else "cp1252"
+    return data.decode(name, "replace"), name
 
 
 def known_encoding(name: str) -> str | None:

@@ -17,7 +17,8 @@ MAX_DEPTH = 10_000
 _META = re.compile(rb"<meta[^>]{0,400}?charset\s*=\s*[\"']?([A-Za-z0-9._:-]{1,40})", re.IGNORECASE)
 # Those that nest in themselves; the others are closed by the next one.
 _TAG = re.compile(
-    r"<(/?)(?:div|section|article|span|[uod]l|table|[abi]|font|em|strong|small|blockquote|form|details)\b",
+    r"<(/?)(?:div|section|article|span|[uod]l|table|[abi]|font|em|strong|small|blockquote|form|details|main|header|footer|"
+    r"aside|nav|center|pre|fieldset|figure|address|dialog|menu|hgroup|search|button|object|svg|math|g|h[1-6])\b",
     re.IGNORECASE,
 )
 _NEVER = frozenset({

@@ -83,9 +83,12 @@ def _check_depth(content: str) -> None:
 
 def _write(text: Text, value: Any, *, marked: bool = False) -> None:
     """Write a value; of an object at the top each part, and of the first list in it each record, is marked."""
+    if not marked:
+        text.line("\n".join(f"{path}: {shown}" if path else shown for path, shown in _lines(value, "")))
+        return
     part = ""
     for path, shown in _lines(value, ""):
-        found = _PART.match(path) if marked else None
+        found = _PART.match(path)
         if found and found[0] != part:
             part = found[0]
             text.end_line()

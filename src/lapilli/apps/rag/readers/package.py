@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator
 from xml.parsers import expat
 
 from lapilli.apps.rag.readers.refusal import RefusedError
@@ -50,45 +50,56 @@ def package_kind(data: bytes) -> str:
     raise RefusedError("it is a zip archive: unpack it, and give the folder")
 
 
-def parse_part(archive: zipfile.ZipFile, name: str, parser: expat.XMLParserType) -> bool:
-    """Let a parser see a part, a piece at a time; False where there is none.
-
-    Raises RefusedError where it is damaged.
-    """
-    try:
-        with archive.open(name) as part:
-            parser.ParseFile(part)
-    except KeyError:
-        return False
-    except (expat.ExpatError, zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError):
-        raise RefusedError(DAMAGED) from None
-    return True
-
-
 def new_parser(encoding: str | None = None) -> expat.XMLParserType:
     """A parser of XML that refuses every DTD, and with it entities and whatever lies elsewhere."""
     parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
+    parser.buffer_size = 1 << 16
     parser.StartDoctypeDeclHandler = _refuse_doctype
     return parser
 
 
-def check_parts(archive: zipfile.ZipFile) -> None:
-    """Look at the beginning of every XML part, up to its first element. Raises RefusedError for a DTD."""
-    for name in archive.namelist():
-        if name.endswith((".xml", ".rels", ".vml")):
-            parser = new_parser()
-            parser.StartElementHandler = _stop
-            with contextlib.suppress(_BegunError):
-                parse_part(archive, name, parser)
+def parse_pieces(archive: zipfile.ZipFile, name: str, parser: expat.XMLParserType) -> Iterator[None]:
+    """Let a parser see a part, a piece at each step.
+
+    Raises KeyError where there is no such part; RefusedError where it is damaged.
+    """
+    try:
+        with archive.open(name) as part:
+            while piece := part.read(1 << 16):
+                parser.Parse(piece, False)
+                yield
+            parser.Parse(b"", True)
+            yield
+    except (expat.ExpatError, zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError):
+        raise RefusedError(DAMAGED) from None
 
 
-class _BegunError(Exception):
-    pass
+def parse_part(archive: zipfile.ZipFile, name: str, parser: expat.XMLParserType) -> bool:
+    """Let a parser see a whole part; False where there is none. Raises RefusedError where it is damaged."""
+    try:
+        for _ in parse_pieces(archive, name, parser):
+            pass
+    except KeyError:
+        return False
+    return True
 
 
-def _stop(*_: object) -> None:
-    raise _BegunError
+def package_title(archive: zipfile.ZipFile) -> str:
+    """The title among the package's properties; empty where it has none."""
+    inside: list[str] = []
+    words: list[str] = []
+
+    def say(piece: str) -> None:
+        if inside[-1:] == ["title"]:
+            words.append(piece)
+
+    parser = new_parser()
+    parser.StartElementHandler = lambda name, _: inside.append(name.rpartition(":")[2])
+    parser.EndElementHandler = lambda _: inside.pop()
+    parser.CharacterDataHandler = say
+    parse_part(archive, "docProps/core.xml", parser)
+    return "".join(words)
 
 
 def _refuse_doctype(*_: object) -> None:

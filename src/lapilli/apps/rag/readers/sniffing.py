@@ -85,7 +85,7 @@ def sniff(data: bytes, kind: str | None, name: str, content_type: str) -> str:
 def _shown(data: bytes) -> str | None:
     """The kind that the first bytes prove; None for texts."""
     # Junk may stand before a PDF; a text may speak of one.
-    if _PDF.match(data.lstrip()[:16]) or (_PDF.search(data[:1024]) and not is_text(data[:8192])):
+    if _PDF.match(data[:64].lstrip()) or (_PDF.search(data[:1024]) and b"startxref" in data[-1024:]):
         return "pdf"
     if is_picture(data):
         return "picture"

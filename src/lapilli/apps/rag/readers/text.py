@@ -14,14 +14,18 @@ _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\ufeff\ufffe\ufff
 _HALVES = re.compile("[\ud800-\udfff]")
 # Tags spell letters that no reader sees and a model reads; three flags are made of them.
 _TAGS = re.compile("(\U0001f3f4?)([\U000e0000-\U000e007f]+)")
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]")
 _BLANKS = re.compile(r"[ \t\n\xa0]+")
 _LONGEST_LABEL = 200
 
 
 def clean(text: str) -> str:
     """The same text with lines that end in one way, and without characters that cannot be seen or stored."""
-    text = _UNSEEN.sub("", _LINES.sub("\n", text))
-    text = _HALVES.sub("\ufffd", text)
+    if not _ODD.search(text):
+        return text
+    text = _COLOURS.sub("", _LINES.sub("\n", text))
+    text = _HALVES.sub("\ufffd", _UNSEEN.sub("", text))
     return _TAGS.sub(lambda found: found[0] if found[1] and len(found[2]) < 9 else found[1], text)
 
 
@@ -61,6 +65,13 @@ class Text:
     def first_label(self) -> str:
         """The label of what was marked first; empty where nothing was."""
         return self._marks[0][1] if self._marks else ""
+
+    def check(self, more: int) -> None:
+        """Refuse before the work is done, where so many more characters would be too many."""
+        if self.length + more > self._most:
+            raise RefusedError(
+                f"it holds more than the {self._most} characters of text that are read: divide it into several"
+            )
 
     def write(self, text: str) -> None:
         """Add text as it is, but for what cannot be seen or stored."""
@@ -145,7 +156,5 @@ class Text:
     def _put(self, text: str) -> None:
         self.length += len(text)
         if self.length > self._most:
-            raise RefusedError(
-                f"it holds more than the {self._most} characters of text that are read: divide it into several"
-            )
+            self.check(0)
         self._pieces.append(text)

@@ -25,7 +25,7 @@ _NATIVE = ("utf-8", "utf-16", "utf-16-le", "utf-16-be")
 _UNSAID = ("id", "class", "style", "href", "src", "lang", "space", "type", "schemaLocation", "version")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Element:
     """An element that is open: its words and what its children became, in order."""
 
@@ -46,6 +46,7 @@ class _Reader:
         self.text = text
         self.open: list[_Element] = []
         self.counts: dict[str, int] = {}
+        self.seen = 0  # characters, written or not yet
 
     def parse(self, data: bytes) -> None:
         declared = _DECLARED.match(data[:400])
@@ -78,8 +79,14 @@ class _Reader:
 
     def _words(self, words: str) -> None:
         element = self.open[-1]
+        if words.isspace():
+            if element.parts:
+                element.parts.append(" ")
+            return
+        self.seen += len(words)
+        self.text.check(self.seen - self.text.length)
         element.parts.append(words)
-        element.has_words = element.has_words or not words.isspace()
+        element.has_words = True
 
     def _end(self, _: str) -> None:
         element = self.open.pop()
@@ -89,9 +96,9 @@ class _Reader:
             block += element.lines
         elif element.has_words:
             # A value; or prose, whose children's words already stand among its own.
-            prose = squeeze("".join(_flat(element.parts)))
-            element.parts = [prose if element.lines else "".join(element.parts)]
-            block = [self._value(element, prose, mixed=bool(element.lines))]
+            words = "".join(_flat(element.parts))
+            element.parts = [words]
+            block = [self._value(element, squeeze(words), mixed=bool(element.lines))]
         if depth == 0 or (depth == 1 and not self.open[0].has_words):
             self._put(element, block, depth)
             return
