@@ -123,6 +123,17 @@ def test_one_that_cannot_be_read_ends_no_other(make: Make, folder: Path) -> None
         app.add(folder / "broken.pdf")
 
 
+def test_only_what_lies_in_the_roots(make: Make, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("The safe opens at midnight.")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    app = make()
+    named = [folder / "office.txt", tmp_path / "secret.txt", folder / "link.txt", str(folder / ".." / "secret.txt")]
+    added = app.add_all(named, roots=[folder])
+    assert added.added == (str(folder / "office.txt"),)
+    assert len(added.failed) == 3
+    assert not any("safe" in found["context"] for found in app.search("safe midnight"))
+
+
 def test_where_narrows_what_is_found(make: Make) -> None:
     app = make()
     app.add("The tower of Sallow was built by Ida Moor.", metadata={"town": "Sallow"})

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -56,15 +57,18 @@ class Unread:
 
 
 def find_all(
-    sources: Iterable[Any], kind: str | None, note: Callable[[str], None] = lambda said: None
+    sources: Iterable[Any],
+    kind: str | None,
+    note: Callable[[str], None] = lambda said: None,
+    roots: Sequence[Path] | None = None,
 ) -> Iterator[Source | Unread]:
     """The sources that these paths, folders, URLs and texts stand for; `kind` in embedchain's words or ours.
 
-    `note` hears what is left out of folders.
+    `note` hears what is left out of folders; with `roots` only what lies in these is read.
     """
     for what in sources:
         try:
-            yield from find_sources(what, kind=kind, tell=note)
+            yield from find_sources(what, kind=kind, tell=note, roots=roots)
         except (InputError, FetchError) as error:
             yield Unread(str(what)[:200], str(error))
 

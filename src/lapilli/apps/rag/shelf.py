@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -169,16 +169,18 @@ class Shelf:
         chunker: ChunkerPart | Mapping[str, Any] | None = None,
         tell: Callable[[Step], None] = lambda step: None,
         note: Callable[[str], None] = _LOG.info,
+        roots: Sequence[Path] | None = None,
     ) -> Added:
         """Add many sources, and tell of each what became of it; one that cannot be read does not end the rest.
 
-        `note` hears what is left out of folders: hidden files, links that lead out of them.
+        `note` hears what is left out of folders: hidden files, links that lead out of them. With `roots` nothing is
+        read that does not lie in these: for those who ask from elsewhere.
         """
         from lapilli.apps.rag.adding import add_documents, find_all
 
         return add_documents(
             self.store,
-            list(find_all(sources, kind, note)),
+            list(find_all(sources, kind, note, roots)),
             embedder=self.embedder,
             describe=self._describe,
             cutting=part_of(ChunkerPart, chunker, self.config.chunker),
