@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lapilli.engine.scheduler import Work
+from lapilli.model.decode import QuantizedStep
 from lapilli.model.llava import Llava
 from lapilli.model.lora import Adaptable, Adapter
 from lapilli.model.paged import Chunk, PagedCache, Rows
@@ -29,6 +30,7 @@ class Runner:
         self.nowhere = blocks
         self.cache = PagedCache(model.config.text, blocks + 1, block, dtype=model.dtype, device=model.device)
         self._adaptable: Adaptable | None = None
+        self._step = QuantizedStep.of(model.language, self.cache)
 
     def read(self, work: Work, embeds_TD: Tensor, adapter: Adapter | None = None) -> Tensor | None:
         """A chunk of a prompt; scores (1, V) for what comes next where it ends the prompt and nothing was said yet."""
@@ -63,10 +65,11 @@ class Runner:
             spare = self.rows - len(ids)
             ids, positions = ids + [0] * spare, positions + [0] * spare
             places, tables = places + [self.nowhere * self.cache.size] * spare, tables + [[self.nowhere]] * spare
+        chosen = (
+            [adapter for work, adapter in zip(works, adapters, strict=True) for _ in work.tokens] if adapters else []
+        )
+        chosen += [None] * (len(ids) - len(chosen))
         model = self.model
-        if any(adapters):
-            chosen = [adapter for work, adapter in zip(works, adapters, strict=True) for _ in work.tokens]
-            model = self._adapted().rows(chosen + [None] * (len(ids) - len(chosen)), self.rows)
         device, widest = model.device, max(map(len, tables))
         rows = Rows(
             self.cache,
@@ -75,11 +78,27 @@ class Runner:
             torch.tensor([p + 1 for p in positions], dtype=torch.int32, device=device),
         )
         # Not `embed`: a model that says its own placeholder's id must not be asked for a picture.
-        embeds_B1D = model.language.embed(torch.tensor(ids, device=device)[:, None])
-        hidden_BD = model(embeds_B1D, torch.tensor(positions, device=device)[:, None], rows)[:, 0]
+        embeds_BD = model.language.embed(torch.tensor(ids, device=device))
+        hidden_BD = self._hidden(embeds_BD, torch.tensor(positions, device=device), rows, chosen)
         scores_BV = model.logits(hidden_BD)
         ends = itertools.accumulate(len(work.tokens) for work in works)
         return [scores_BV[end - len(work.drafts) - 1 : end] for work, end in zip(works, ends, strict=True)]
+
+    def _hidden(self, embeds_BD: Tensor, positions_B: Tensor, rows: Rows, adapters: Sequence[Adapter | None]) -> Tensor:
+        """Hidden states (B, D) of these rows; one without an adapter takes the same way whoever is beside it."""
+        plain = [row for row, adapter in enumerate(adapters) if adapter is None]
+        if self._step is not None and plain:
+            if len(plain) == len(adapters):
+                return self._step(embeds_BD, positions_B, rows)
+            hidden_BD = torch.empty_like(embeds_BD)
+            hidden_BD[plain] = self._step(embeds_BD[plain], positions_B[plain], rows.of(plain))
+            others = [row for row, adapter in enumerate(adapters) if adapter is not None]
+            chosen = [adapters[row] for row in others]
+            hidden_BD[others] = self._hidden(embeds_BD[others], positions_B[others], rows.of(others), chosen)
+            return hidden_BD
+        model = self._adapted().rows(adapters, self.rows) if any(adapters) else self.model
+        hidden_B1D: Tensor = model.language(embeds_BD[:, None], positions_B[:, None], rows)
+        return hidden_B1D[:, 0]
 
     def _adapted(self) -> Adaptable:
         """The model as adapters can be put on it; made when the first one is asked for."""

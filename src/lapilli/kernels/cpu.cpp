@@ -11,7 +11,9 @@ namespace {
 
 // Threads are those of the OpenMP library that torch has loaded: a second pool beside it would spin against it.
 using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using Barrier = void (*)();
 Parallel parallel = nullptr;
+Barrier barrier = nullptr;
 
 const Kernels& of_level(int level) { return level == 2 ? avx512 : avx2; }
 
@@ -58,10 +60,12 @@ long at_least(long a, long b) { return a > b ? a : b; }
 
 }  // namespace
 
+#include "decode.h"
+
 #pragma GCC visibility push(default)
 extern "C" {
 
-int lapilli_abi() { return 1; }
+int lapilli_abi() { return 2; }
 
 int lapilli_has(int level) {
     __builtin_cpu_init();
@@ -72,13 +76,16 @@ int lapilli_has(int level) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-void lapilli_threads(void* gomp_parallel) { parallel = (Parallel)gomp_parallel; }
+void lapilli_threads(void* gomp_parallel, void* gomp_barrier) {
+    parallel = (Parallel)gomp_parallel;
+    barrier = (Barrier)gomp_barrier;
+}
 
 void lapilli_linear(const void* weight, const void* x, const void* bias, void* y, long M, long N, long K, int type,
                     int dtype, int threads, int level) {
     if (M <= 0 || N <= 0) return;
     const Kernels& kernels = of_level(level);
-    Linear job = {(const uint8_t*)weight, x, (const float*)bias, y, M, N, K, (Type)type, (Float)dtype, nullptr};
+    Linear job = {(const uint8_t*)weight, x, (const float*)bias, y, M, N, K, (Type)type, (Float)dtype, nullptr, N};
     job.activations = shared.of(kernels.activation_bytes(job));
     share(kernels.row_blocks(job), 1, M * K < 65536 ? 1 : threads, [&](long block) { kernels.round_rows(job, block); });
 
@@ -97,5 +104,7 @@ void lapilli_attend(const Attention* job, int threads, int level) {
         kernels.attend(*job, i / job->heads, i % job->heads, own.of(scratch));
     });
 }
+
+void lapilli_decode(const Decode* job, int threads, int level) { decode(*job, of_level(level), threads); }
 }
 #pragma GCC visibility pop

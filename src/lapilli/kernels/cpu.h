@@ -17,6 +17,7 @@ struct Linear {
     Type type;
     Float dtype;
     uint8_t* activations;  // x as int8, where `round_rows` leaves it
+    long stride;           // from a row of y to the next, in numbers
 };
 
 struct Attention {
@@ -28,6 +29,37 @@ struct Attention {
     long k_strides[3], v_strides[3];   // of a page, a place and a head, in numbers
     float scale;
     Float dtype;
+};
+
+// A quantized matrix and its bias, which may be null; N 0: there is none.
+struct Matrix {
+    const uint8_t* data;
+    const float* bias;
+    long N, K;
+    long type;
+};
+
+struct Layer {
+    const float *norm1, *norm2;
+    Matrix in[3];  // queries, keys and values, or all in the first
+    Matrix out;
+    Matrix gated[2];  // gate and up, or both in the first
+    Matrix down;
+    void *k, *v;  // the layer's pages
+    long window;  // 0: there is none
+};
+
+// A token each of B rows through all layers of a decoder; B is at most 16.
+struct Decode {
+    const Layer* layers;
+    float* x;                // (B, width): embeddings, and in their place the hidden states before the last norm
+    const float *cos, *sin;  // (B, rotary)
+    const int64_t* places;   // (B,): where a row's keys and values are kept, counted over all pages
+    const int32_t *tables, *contexts;
+    long count, B, width, inner, H, heads, D, rotary, S, tables_stride, longest;
+    long k_strides[3], v_strides[3];  // as in Attention
+    float scale, epsilon;
+    Float dtype;  // of the pages
 };
 
 // The functions of an instruction set. Row blocks and tiles are numbered; any thread may take any of them.

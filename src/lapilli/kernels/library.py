@@ -18,7 +18,7 @@ import torch
 from lapilli.errors import InputError
 
 FILE = Path(__file__).with_name("_cpu.so")
-ABI = 1  # of cpu.cpp: a library of another number is left alone
+ABI = 2  # of cpu.cpp: a library of another number is left alone
 VARIABLE = "LAPILLI_KERNELS"
 LEVELS = {"avx512": 2, "avx2": 1}  # best first
 NAMES = {"avx512": "avx512-vnni", "avx2": "avx2", "torch": "torch"}
@@ -47,6 +47,7 @@ class Kernels:
     level: int = 0
     linear: Callable[..., None] | None = None
     attend: Callable[..., None] | None = None
+    decode: Callable[..., None] | None = None
 
 
 def implementation() -> str:
@@ -76,7 +77,7 @@ def kernels() -> Kernels:
     if library is None or not here:
         return Kernels("torch")
     name = wanted or here[0]
-    return Kernels(name, LEVELS[name], library.lapilli_linear, library.lapilli_attend)
+    return Kernels(name, LEVELS[name], library.lapilli_linear, library.lapilli_attend, library.lapilli_decode)
 
 
 @functools.cache
@@ -93,16 +94,18 @@ def open_library(file: Path = FILE) -> Any:
     library.lapilli_linear.argtypes = [POINTER, POINTER, POINTER, POINTER, LONG, LONG, LONG, INT, INT, INT, INT]
     library.lapilli_linear.restype = None
     library.lapilli_attend.argtypes, library.lapilli_attend.restype = [POINTER, INT, INT], None
-    library.lapilli_threads.argtypes, library.lapilli_threads.restype = [POINTER], None
-    library.lapilli_threads(_parallel_of_torch())
+    library.lapilli_decode.argtypes, library.lapilli_decode.restype = [POINTER, INT, INT], None
+    library.lapilli_threads.argtypes, library.lapilli_threads.restype = [POINTER, POINTER], None
+    library.lapilli_threads(*_threads_of_torch())
     return library
 
 
-def _parallel_of_torch() -> int | None:
-    """The address of GOMP_parallel in the very OpenMP library that torch runs on: one pool of threads for both."""
+def _threads_of_torch() -> tuple[int | None, int | None]:
+    """GOMP_parallel and GOMP_barrier of the very OpenMP library that torch runs on: one pool of threads for both."""
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
         loaded = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-        return ctypes.cast(loaded.GOMP_parallel, POINTER).value
+        functions = (loaded.GOMP_parallel, loaded.GOMP_barrier)
+        return ctypes.cast(functions[0], POINTER).value, ctypes.cast(functions[1], POINTER).value
     except (OSError, AttributeError):
-        return None  # another OpenMP: the kernels run on the caller's thread
+        return None, None  # another OpenMP: the kernels run on the caller's thread

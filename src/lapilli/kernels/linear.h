@@ -231,7 +231,7 @@ INLINE void finish_rows(const Linear& job, long tile, long first, long rows, con
     float bias[TILE] = {};
     if (job.bias) memcpy(bias, job.bias + column, 4 * columns);
     for (long m = 0; m < rows; m++) {
-        E* y = (E*)job.y + (first + m) * job.N + column;
+        E* y = (E*)job.y + (first + m) * job.stride + column;
         E line[TILE], *to = columns == TILE ? y : line;
         for (int i = 0; i < TILE; i += V::L) {
             const typename V::F sums = V::load(out + m * TILE + i);

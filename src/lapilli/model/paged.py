@@ -89,6 +89,10 @@ class Rows:
     def __init__(self, cache: PagedCache, places_B: Tensor, tables_BP: Tensor, contexts_B: Tensor) -> None:
         self.cache, self.places_B, self.tables_BP, self.contexts_B = cache, places_B, tables_BP, contexts_B
 
+    def of(self, rows: list[int]) -> Rows:
+        """Some of the rows alone."""
+        return Rows(self.cache, self.places_B[rows], self.tables_BP[rows], self.contexts_B[rows])
+
     def begin(self, new: int, valid_BT: Tensor | None) -> None:
         assert new == 1, f"a row reads one token at a time, not {new}"
         assert valid_BT is None, "rows have no padding"
