@@ -73,8 +73,14 @@ def _product(block: dict[str, list[str]]) -> Stated | None:
         return [value for key in keys for value in block.get(key, ()) if value and value not in ("-", "N/A")]
 
     substances = values("inn or proposed inn", "active substance")
-    names = [" + ".join(dict.fromkeys(substances))] if substances else []
-    names += values("product name", "trade name", "other descriptive name", "product code", "current sponsor code")
+    own = values("product name", "trade name")
+    substances = list(dict.fromkeys(substances))
+    # Of several substances the product's own name tells; without one they are named together.
+    if len(substances) < 2:
+        names = substances + own
+    else:
+        names = own + substances if own else [" + ".join(substances)]
+    names += values("other descriptive name", "product code", "current sponsor code")
     kept = list({name.lower(): name for name in reversed(names)}.values())[::-1]
     if not kept:
         return Stated("Placebo") if any("placebo" in key for key in block) else None
