@@ -8,19 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lapilli.apps.backend.call import Call, Reply
 from lapilli.apps.backend.connection import Connection, NoSuchPathError, parse
-from lapilli.apps.backend.server import (
-    TEXTS_AT_ONCE,
-    ServerBackend,
-    chances_of,
-    picture_base64,
-    unit_rows,
-    without_first_blank,
-)
+from lapilli.apps.backend.server import ServerBackend, chances_of, picture_base64
 from lapilli.errors import InputError, LapilliError, ModelNotFoundError
 from lapilli.inputs.chat import Message
 from lapilli.store.naming import ModelName
@@ -55,8 +45,7 @@ class OllamaBackend(ServerBackend):
             sees="vision" in self._abilities or not self._abilities,
         )
 
-    def ask(self, call: Call) -> Reply:
-        """The answer to one call. Raises what `Connection` does."""
+    def _ask(self, call: Call) -> Reply:
         said = self.connection.post("/api/chat", {**self._body(call), "stream": False})
         text = str((said.get("message") or {}).get("content") or "").lstrip()
         return Reply(
@@ -67,27 +56,17 @@ class OllamaBackend(ServerBackend):
             chances=chances_of(said.get("logprobs"), text) if call.chances else None,
         )
 
-    def stream(self, call: Call) -> Iterator[str]:
-        """An answer in pieces; leaving early ends it. Raises what `Connection` does."""
-        return without_first_blank(self._pieces(call))
+    def _embed(self, texts: list[str]) -> list[Sequence[float]]:
+        body = {"model": self.name, "input": texts, "truncate": True}
+        try:
+            return list(self.connection.post("/api/embed", body)["embeddings"])
+        except NoSuchPathError:  # a server from before July 2024
+            return [
+                self.connection.post("/api/embeddings", {"model": self.name, "prompt": text})["embedding"]
+                for text in texts
+            ]
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors (N, D) of the server's; of a text past the context its beginning counts."""
-        rows: list[list[float]] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            group = list(texts[start : start + TEXTS_AT_ONCE])
-            try:
-                rows += self.connection.post("/api/embed", {"model": self.name, "input": group, "truncate": True})[
-                    "embeddings"
-                ]
-            except NoSuchPathError:  # a server from before July 2024
-                rows += [
-                    self.connection.post("/api/embeddings", {"model": self.name, "prompt": text})["embedding"]
-                    for text in group
-                ]
-        return unit_rows(rows, len(texts))
-
-    def _pieces(self, call: Call) -> Iterator[str]:
+    def _stream(self, call: Call) -> Iterator[str]:
         ended = False
         for line in self.connection.lines("/api/chat", {**self._body(call), "stream": True}):
             said = parse(line)

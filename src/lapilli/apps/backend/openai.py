@@ -9,19 +9,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lapilli.apps.backend.call import Call, Reply
 from lapilli.apps.backend.connection import Connection, NoSuchPathError, parse
-from lapilli.apps.backend.server import (
-    TEXTS_AT_ONCE,
-    ServerBackend,
-    chances_of,
-    picture_base64,
-    unit_rows,
-    without_first_blank,
-)
+from lapilli.apps.backend.server import ServerBackend, chances_of, picture_base64
 from lapilli.errors import ModelNotFoundError
 from lapilli.inputs.chat import ImagePart, Message
 
@@ -40,8 +30,7 @@ class OpenAIBackend(ServerBackend):
         digest = hashlib.sha256(f"openai\0{name}".encode()).hexdigest()
         super().__init__(connection, name, digest, context=None, sees=True)
 
-    def ask(self, call: Call) -> Reply:
-        """The answer to one call. Raises what `Connection` does."""
+    def _ask(self, call: Call) -> Reply:
         said = self.connection.post("/chat/completions", self._body(call))
         choice, usage = said["choices"][0], said.get("usage") or {}
         text = str(choice["message"].get("content") or "").lstrip()
@@ -54,20 +43,11 @@ class OpenAIBackend(ServerBackend):
             chances=chances_of(rows, text) if call.chances else None,
         )
 
-    def stream(self, call: Call) -> Iterator[str]:
-        """An answer in pieces; leaving early ends it. Raises what `Connection` does."""
-        return without_first_blank(self._pieces(call))
+    def _embed(self, texts: list[str]) -> list[Sequence[float]]:
+        found = self.connection.post("/embeddings", {"model": self.name, "input": texts})["data"]
+        return [row["embedding"] for row in sorted(found, key=lambda row: int(row["index"]))]
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors (N, D) of the server's."""
-        rows: list[list[float]] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            group = list(texts[start : start + TEXTS_AT_ONCE])
-            found = self.connection.post("/embeddings", {"model": self.name, "input": group})["data"]
-            rows += [row["embedding"] for row in sorted(found, key=lambda row: int(row["index"]))]
-        return unit_rows(rows, len(texts))
-
-    def _pieces(self, call: Call) -> Iterator[str]:
+    def _stream(self, call: Call) -> Iterator[str]:
         for line in self.connection.lines("/chat/completions", {**self._body(call), "stream": True}):
             data = line.removeprefix(_DATA).strip()
             if not line.startswith(_DATA) or data == _DONE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _AHEAD = 4  # windows of answers that may wait for one before them
-TEXTS_AT_ONCE = 64
-"""Texts of one request for vectors."""
+_TEXTS = 64  # of one request for vectors
 
 
 class ServerBackend:
@@ -35,8 +35,37 @@ class ServerBackend:
         self.context, self.sees = context, sees
 
     def ask(self, call: Call) -> Reply:
-        """The answer to one call. Raises what `Connection` does."""
+        """The answer to one call. Raises what `Connection` does, LapilliError for an answer that is none."""
+        with self._reading():
+            return self._ask(call)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The server's vectors (N, D), of length 1. Raises what `ask` does."""
+        rows: list[Sequence[float]] = []
+        with self._reading():
+            for start in range(0, len(texts), _TEXTS):
+                rows += self._embed(list(texts[start : start + _TEXTS]))
+        return _unit_rows(rows, len(texts))
+
+    def stream(self, call: Call) -> Iterator[str]:
+        """An answer in pieces; leaving early ends it. Raises what `ask` does."""
+        begun = False
+        with self._reading():
+            for piece in self._stream(call):
+                # The blank between the cue and the first word belongs to the format.
+                text = piece if begun else piece.lstrip()
+                begun = begun or bool(text)
+                if text:
+                    yield text
+
+    def _ask(self, call: Call) -> Reply:
         raise AssertionError("a dialect asks")
+
+    def _embed(self, texts: list[str]) -> list[Sequence[float]]:
+        raise AssertionError("a dialect embeds")
+
+    def _stream(self, call: Call) -> Iterator[str]:
+        raise AssertionError("a dialect streams")
 
     def ask_all(self, calls: Iterable[Call], *, window: int = WINDOW) -> Iterator[Reply | LapilliError]:
         """Answers in the order of the calls, `window` requests at a time. Raises InputError for a window below 1."""
@@ -66,8 +95,17 @@ class ServerBackend:
             return self.ask(call)
         except LapilliError as error:
             return error
-        except (KeyError, TypeError, ValueError) as error:
-            return LapilliError(f"{self.connection.url} sent an answer that is none: {type(error).__name__}")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """An answer of another shape than the dialect's is the server's fault, and told as such."""
+        try:
+            yield
+        except LapilliError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            told = f"{self.connection.url} sent an answer that is none: {type(error).__name__}: {error}"
+            raise LapilliError(" ".join(told.split())[:300]) from error
 
     def count(self, call: Call) -> int | None:
         """None: a server tells how long a prompt was when it has read it."""
@@ -105,17 +143,7 @@ def chances_of(rows: Sequence[Mapping[str, Any]] | None, text: str) -> tuple[tup
     return tuple((piece, float(row["logprob"])) for piece, row in zip(spelt, rows, strict=True))
 
 
-def without_first_blank(pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces of an answer, less the blank between the cue and its first word."""
-    begun = False
-    for piece in pieces:
-        text = piece if begun else piece.lstrip()
-        begun = begun or bool(text)
-        if text:
-            yield text
-
-
-def unit_rows(rows: Sequence[Sequence[float]], count: int) -> NDArray[np.float32]:
+def _unit_rows(rows: Sequence[Sequence[float]], count: int) -> NDArray[np.float32]:
     """Vectors (N, D) of length 1. Raises LapilliError where they are not one a text, or not all of one size."""
     if len(rows) != count or len({len(row) for row in rows}) > 1:
         raise LapilliError(f"the server gave {len(rows)} vectors for {count} texts, or of several sizes")
