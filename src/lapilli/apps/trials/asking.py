@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lapilli.apps.backend.call import WINDOW, Backend, Call, Reply
-from lapilli.apps.trials.answers import Said, read_answer
+from lapilli.apps.trials.answers import Answered, Said, read_answer
 from lapilli.apps.trials.prompt import INSTRUCTION, SHORTEST, Question, questions
 from lapilli.apps.trials.schema import model_schema
 from lapilli.errors import InputError, LapilliError, PromptError
@@ -124,7 +124,7 @@ class Asking:
                 if longest <= self._budget or most <= SHORTEST:
                     break
                 most = max(SHORTEST, min(most - 1, int(0.95 * most * self._budget / longest)))
-        except LapilliError as error:
+        except (LapilliError, UnicodeError) as error:
             case.asked = []
             case.fail("unreadable_text", str(error))
         return case
@@ -153,8 +153,12 @@ class Asking:
         case.prompt_tokens += reply.prompt_tokens
         case.tokens += reply.tokens
         answer = read_answer(reply)
-        # Once is enough: a model that rambles will ramble about less text as well.
-        if not answer.whole and depth == 0 and self._halve(case, question, depth):
+        if (
+            not answer.whole
+            and depth == 0
+            and _is_worth_halving(answer, question)
+            and self._halve(case, question, depth)
+        ):
             return
         case.said += answer.said
         if not answer.whole:
@@ -191,6 +195,12 @@ def _told(waiting: deque[_Case[T]]) -> Iterator[Heard[T]]:
     """The first cases, as far as they are over."""
     while waiting and waiting[0].over:
         yield waiting.popleft().told()
+
+
+def _is_worth_halving(answer: Answered, question: Question) -> bool:
+    """Whether less text may help: a model that rambles would ramble about less as well."""
+    text = question.text.casefold()
+    return not answer.readable or any(said.values["name"].casefold() in text for said in answer.said)
 
 
 def _code(error: LapilliError) -> str:

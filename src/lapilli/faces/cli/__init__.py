@@ -26,6 +26,7 @@ from lapilli.faces.cli.quantize import quantize
 from lapilli.faces.cli.rag import rag
 from lapilli.faces.cli.serve import serve
 from lapilli.faces.cli.train import train
+from lapilli.faces.cli.trials import trials
 from lapilli.faces.terminal import printable
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command(name="quantize")(quantize)
 app.add_typer(evaluate)
 app.add_typer(rag)
 app.add_typer(batch)
+app.add_typer(trials)
 app.command(name="bench")(bench)
 app.command(name="doctor")(doctor.doctor)
 
