@@ -58,6 +58,23 @@ def test_an_answer_that_nothing_bears_out_cites_nothing(make: Make, folder: Path
     assert answer.citations == ()
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_document_that_is_replaced_while_it_is_asked_is_not_cited(make: Make, folder: Path, gone: bool) -> None:
+    def says(call: Call) -> str:
+        if gone:
+            app.delete(folder)
+        else:
+            (folder / "lights.md").write_text("Nothing is left of it.")
+            app.add(folder)
+        return "Anna Berg built it [1]."
+
+    app = make(says)
+    app.add(folder)
+    answer = app.ask(BUILT)
+    assert answer.text == "Anna Berg built it [1]."
+    assert answer.citations == ()
+
+
 def test_what_is_not_there_is_said_and_no_model_is_asked(make: Make, folder: Path) -> None:
     app = make()
     assert app.ask(BUILT).text == NOT_FOUND  # nothing was added at all
@@ -182,14 +199,15 @@ def test_a_session_remembers_and_pointing_back_finds(make: Make, folder: Path) -
     app = make(lambda call: f"Anna Berg, asked {len(call.messages)} [1].")
     app.add(folder)
     assert app.chat("Who built the lighthouse?", session_id="one").startswith("Anna Berg, asked 2")
-    assert app.chat("And when was it built?", session_id="one").startswith("Anna Berg, asked 4")
+    assert app.chat("Who lives there?", session_id="other") == NOT_FOUND  # nobody said where
+    assert app.chat("Who lives there?", session_id="one").startswith("Anna Berg, asked 4")
     assert app.chat("Who built the lighthouse?", session_id="two").startswith("Anna Berg, asked 2")
     assert "1871" in asked_of(app)
     [first, second] = app.get_history(session_id="one")
-    assert (first["human"], second["human"]) == ("Who built the lighthouse?", "And when was it built?")
+    assert (first["human"], second["human"]) == ("Who built the lighthouse?", "Who lives there?")
     assert first["ai"].startswith("Anna Berg")
     assert first["metadata"]["citations"][0]["source"] == str(folder / "lights.md")
-    assert len(app.get_history(fetch_all=True)) == 3
+    assert len(app.get_history(fetch_all=True)) == 4
     app.delete_session_chat_history("one")
     assert app.get_history(session_id="one") == []
     app.delete_all_chat_history()

@@ -29,7 +29,10 @@ from lapilli.apps.rag.words import overlap, points_back, words_of
 from lapilli.errors import InputError, PromptError
 from lapilli.inputs.chat import ImagePart, Message, show
 
-_NEAR = 0.35  # the cosine below which a passage without a word of the question has nothing to do with it
+# A question that the documents answer has a passage with half of its words, or one whose vector is near; see
+# bench/refusal_bench.py for how many others have, too.
+_BY_WORDS, _NEAR = 0.5, 0.35
+_ALL_BY_WORDS = 1 / 3  # the share where words are all there is to go by
 _PICTURES = 3  # pictures shown again in one prompt
 _LEAST_ROOM = 64  # tokens that an answer needs
 _DESCRIBE = "What is in this picture?"
@@ -81,7 +84,7 @@ class Asking:
             return Cited(text=NOT_FOUND, found=False)
         quote = best_quote(self.question, self._shown) if self.quoting else None
         looked = self._picture_for(quote) if self.quoting else None
-        if self.quoting and looked is None:
+        if self.quoting and (looked is None or not self.backend().sees):
             return (yield from self._quoted(quote))
         backend = self.backend()
         laid = self._laid(backend) if looked is None else self._looked_at(looked)
@@ -115,22 +118,23 @@ class Asking:
         found = find(self.store, self.embedder, asked, self.options.number_documents, self.options.where)
         found = [hit for hit in found if self._is_there(hit)]
         wanted = words_of(asked)
-        far = [hit for hit in found if wanted and not overlap(wanted, self._words_of(hit))]
-        if not far:
-            return found
-        near = {hit.passage.id for hit in far} & self._near(asked, far)
-        return [hit for hit in found if hit not in far or hit.passage.id in near]
+        shares = [overlap(wanted, self._words_of(hit)) for hit in found]
+        back = asked != self.question
+        enough = _ALL_BY_WORDS if self.embedder is None else _BY_WORDS
+        if not wanted or max(shares, default=0.0) >= (0.01 if back else enough):
+            return [hit for hit, share in zip(found, shares, strict=True) if share or not wanted]
+        return self._near(asked, found)
 
     def _words_of(self, hit: Hit) -> str:
         return f"{self._document(hit).title} {hit.passage.text}"
 
-    def _near(self, asked: str, hits: Sequence[Hit]) -> set[str]:
-        """The ids of passages that mean something close to the question, in other words."""
-        if self.embedder is None:
-            return set()
+    def _near(self, asked: str, hits: Sequence[Hit]) -> list[Hit]:
+        """The passages that mean something close to the question, in other words."""
+        if self.embedder is None or not hits:
+            return []
         question_D = self.embedder.embed([asked], query=True)[0]
         passages_ND = self.embedder.embed([hit.passage.text for hit in hits])
-        return {hit.passage.id for hit, near in zip(hits, passages_ND @ question_D, strict=True) if near >= _NEAR}
+        return [hit for hit, near in zip(hits, passages_ND @ question_D, strict=True) if near >= _NEAR]
 
     def _picture_for(self, quote: Quote | None) -> Shown | None:
         """The picture to look at: the one that the best words are about, or where no words fit, the first hit."""
@@ -232,9 +236,13 @@ class Asking:
         """The citations whose words stand in the document where they are said to stand."""
         for number in numbers:
             hit = self.hits[number - 1]
-            passage, document = hit.passage, self._document(hit)
+            passage = hit.passage
+            try:
+                document = self.store.document(passage.source)  # anew: it may have been replaced while this was asked
+            except InputError:
+                continue
             if document.text[passage.start : passage.end] != passage.text:
-                continue  # the document was replaced while this was asked
+                continue
             text = passage.text[start:end]
             yield Citation(
                 number=number, source=passage.source, start=passage.start + start,
