@@ -10,7 +10,9 @@ from lapilli.apps.rag.document import Document
 from lapilli.apps.rag.sources import ReadLimits, Source, read_document
 
 
-def read(data: bytes | str, name: str = "file", *, kind: str | None = None, limits: ReadLimits | None = None) -> Document:
+def read(
+    data: bytes | str, name: str = "file", *, kind: str | None = None, limits: ReadLimits | None = None
+) -> Document:
     """A document of some bytes, as if somebody had sent them."""
     data = data.encode() if isinstance(data, str) else data
     return read_document(Source.of_bytes(name, data, kind=kind), limits=limits)

@@ -72,7 +72,8 @@ def walk(folder: Path, kind: str | None, tell: Callable[[str], None]) -> Iterato
         except OSError as error:
             tell(f"{_relative(current, folder)}: {error.strerror or 'cannot be opened'}; left out")
             continue
-        todo += [Path(entry.path) for entry in reversed(entries) if _is_wanted(entry, kind, root, tell, left_out)]
+        wanted = [Path(entry.path) for entry in entries if _is_wanted(entry, kind, root, tell, left_out)]
+        todo += reversed(wanted)
     if left_out:
         kinds = ", ".join(f"{suffix} ({count})" for suffix, count in left_out.most_common(8))
         tell(f"left out {sum(left_out.values())} files of no kind that is read: {kinds}")

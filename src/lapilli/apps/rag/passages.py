@@ -52,7 +52,7 @@ def _spans(text: str, marks: list[int], size: int, overlap: int, least: int) -> 
         if start + size >= length:
             end = length
             if spans and end - start < least:
-                start = _begin(text, max(end - least, spans[-1][0] + 1), start, spans[-1][0])
+                start = _next_seen(text, _begin(text, max(end - least, spans[-1][0] + 1), start, spans[-1][0]))
         else:
             end = _cut(text, marks, start, start + max(size // 2, overlap + 1), start + size)
         last = start + len(text[start:end].rstrip())

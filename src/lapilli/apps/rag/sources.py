@@ -239,7 +239,7 @@ def _is_path(what: str) -> bool:
 def _looks_like_path(what: str) -> bool:
     if not what or len(what) > _LONGEST_PATH or not _PATH.fullmatch(what):
         return False
-    return bool(re.search(r"[/\\]", what)) or suffix_kind(what) is not None
+    return what in (".", "..", "~") or bool(re.search(r"[/\\]", what)) or suffix_kind(what) is not None
 
 
 def _get(source: Source, limits: ReadLimits) -> tuple[bytes, dict[str, Value], str, str]:

@@ -35,7 +35,7 @@ def find_separator(content: str) -> str:
 
     def score(separator: str) -> tuple[float, int]:
         try:
-            widths = [len(row) for row in csv.reader(io.StringIO(head), delimiter=separator) if row][:100]
+            widths = [len(row) for row in csv.reader(io.StringIO(head, newline=""), delimiter=separator) if row][:100]
         except csv.Error:
             return 0.0, 0
         usual = max(set(widths), key=widths.count, default=1)

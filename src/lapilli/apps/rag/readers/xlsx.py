@@ -186,16 +186,16 @@ class _Sheet:
         except ValueError:
             return said
         style = int(self.style) if self.style.isascii() and self.style.isdigit() and len(self.style) < 7 else -1
-        if 0 <= style < len(self.book.dates) and self.book.dates[style] and 0 <= number < 2_958_466:
+        if 0 <= style < len(self.book.dates) and self.book.dates[style] and -600_000 < number < 2_958_466:
             return self._date(number)
         return f"{number:.15g}"
 
     def _date(self, number: float) -> str:
         moment = self.book.first_day + datetime.timedelta(seconds=round(number * 86_400))
-        if number < 1:
+        if 0 <= number < 1:
             return moment.time().isoformat()
         # Their calendar has a 29th of February 1900, which never was.
-        if number < 60 and self.book.first_day.year == 1899:
+        if 0 < number < 60 and self.book.first_day.year == 1899:
             moment += datetime.timedelta(days=1)
         return moment.date().isoformat() if moment.time() == datetime.time() else moment.isoformat(" ")
 
