@@ -123,11 +123,13 @@ def read_source(source: Source, *, problems: Problems) -> Iterator[Trial]:
         with source.open() as stream:
             if form == "xml":
                 yield from _read_xml(stream, source.name, problems)
-            elif form == "csv":
-                yield from _read_csv(_as_text(stream, head), source.name, problems)
             else:
-                values = json_values.read_lines if form == "jsonl" else json_values.read_values
-                yield from _read_json(values(_as_text(stream, head)), source.name, problems)
+                with _as_text(stream, head) as text:
+                    if form == "csv":
+                        yield from _read_csv(text, source.name, problems)
+                    else:
+                        values = json_values.read_lines if form == "jsonl" else json_values.read_values
+                        yield from _read_json(values(text), source.name, problems)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         problems(f"{source.name}: it could not be read further ({error})")
 

@@ -19,6 +19,7 @@ _PAGE = re.compile(
 )
 _REST = re.compile(r'\s*(?:,\s*"[A-Za-z]{1,40}"\s*:\s*(?:\d{1,15}|"[^"\\]{0,500}"|null)\s*)*\}')
 _STUDY, _NEXT_LINE = re.compile(r'\{\s*"protocolSection"'), re.compile(r"\n(?=\{)")
+_OVERLAP = 60  # characters in which a pattern may begin
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s"\[\]{},:]+', re.DOTALL)
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 
@@ -38,7 +39,7 @@ def read_values(stream: TextIO) -> Iterator[tuple[Any, str]]:
         else:
             value, told = window.value()
             yield value, told
-            if told and not window.next_line():
+            if told and not window.go_to(_NEXT_LINE):
                 return
 
 
@@ -64,7 +65,7 @@ def _elements(window: _Window) -> Iterator[tuple[Any, str]]:
             return
         value, told = window.value()
         yield value, told
-        if told and not window.next_element():
+        if told and not window.go_to(_STUDY):
             return
         if window.has_more() and window.text[window.place] == ",":
             window.place += 1
@@ -123,19 +124,17 @@ class _Window:
             self.place = end
             return found, ""
 
-    def next_element(self) -> bool:
-        """After a damaged value, go to where the next study of a list seems to begin."""
-        hit = _STUDY.search(self.text, self.place + 1)
-        if hit:
-            self.place = hit.start()
-        return hit is not None
-
-    def next_line(self) -> bool:
-        """After a damaged value, go to the next line that begins one."""
-        hit = _NEXT_LINE.search(self.text, self.place)
-        if hit:
-            self.place = hit.end()
-        return hit is not None
+    def go_to(self, pattern: re.Pattern[str]) -> bool:
+        """After a damaged value, go to where a pattern stands next; to the end where it stands nowhere."""
+        self.place += 1
+        while True:
+            if hit := pattern.search(self.text, self.place):
+                self.place = hit.start()
+                return True
+            self.place = max(len(self.text) - _OVERLAP, self.place)
+            if not self.more():
+                self.place = len(self.text)
+                return False
 
     def skip_rest_of_page(self) -> None:
         """Go past what a page has after its list."""
