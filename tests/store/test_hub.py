@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lapilli.errors import InputError, ModelNotFoundError, NoRoomError, RegistryError
-from lapilli.store.hub import pull_hub
+from lapilli.store.hub import find_hub, pull_hub
 from lapilli.store.library import Library
 from lapilli.store.progress import Progress
 
@@ -132,6 +132,37 @@ def held(folder: Path) -> dict[str, bytes]:
 
 
 WANTED = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "merges.txt", "tokenizer.model")
+
+
+def test_how_sentence_transformers_pool_is_fetched_with_the_rest(hub: Hub, library: Library) -> None:
+    hub.files |= {"1_Pooling/config.json": b'{"pooling_mode_cls_token": true}', "2_Dense/model.safetensors": WEIGHTS}
+    folder, _ = take(hub, library)
+    assert (folder / "1_Pooling/config.json").read_bytes() == hub.files["1_Pooling/config.json"]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"1_Pooling"}
+    hub.commit, hub.files["config.json"] = "2" * 40, b'{"model_type": "bert"}'
+    asked = len(hub.fetched())
+    take(hub, library)
+    assert hub.fetched()[asked:] == ["config.json"]
+    assert (folder / "1_Pooling/config.json").is_file()
+
+
+def test_what_is_here_is_found_in_the_library_and_in_the_hubs_own_cache(
+    hub: Hub, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert find_hub(library, "me/model") is None
+    kept = tmp_path / "cache/models--me--model"
+    (kept / "snapshots" / ("3" * 40)).mkdir(parents=True)
+    (kept / "snapshots" / ("3" * 40) / "config.json").write_text("{}")
+    (kept / "refs").mkdir()
+    (kept / "refs/main").write_text("3" * 40)
+    assert find_hub(library, "me/model") == kept / "snapshots" / ("3" * 40)
+    assert find_hub(library, "me/model", "other") is None
+    folder, _ = take(hub, library)
+    assert find_hub(library, "me/model") == folder
+    assert len(hub.asked) > 0
+    with pytest.raises(InputError):
+        find_hub(library, "me/../model")
 
 
 def test_data_is_fetched_and_nothing_else(hub: Hub, library: Library, tmp_path: Path) -> None:

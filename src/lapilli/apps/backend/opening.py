@@ -139,7 +139,7 @@ def _spoken(url: str, key: str | None) -> Dialect:
     if url.rstrip("/").endswith("/v1"):
         return "openai"
     connection = Connection(url, key)
-    probes: tuple[tuple[Dialect, str], ...] = (("ollama", "/api/version"), ("openai", "/v1/models"))
+    probes: tuple[tuple[Dialect, str], ...] = (("ollama", "/api/tags"), ("openai", "/v1/models"))
     try:
         for dialect, path in probes:
             try:
