@@ -91,6 +91,7 @@ if __name__ == "__main__":
     store = open_made(Path(folder), kind)
     items = drawn_items(int(first), int(count), edition=edition)
     print("open", flush=True)
+    sys.stdin.readline()
     done = sum(store.put_all(group) for group in batched(items, int(group_size)))
     store.optimize()
     print(done, flush=True)

@@ -345,9 +345,34 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
 # --- many at once, and killed --------------------------------------------------------------------------------------
 
 
-def adding(folder: Path, kind: str, first: int, count: int, edition: str, group: int) -> subprocess.Popen[str]:
-    arguments = [str(folder), kind, str(first), str(count), edition, str(group)]
-    return subprocess.Popen([sys.executable, made.__file__, *arguments], stdout=subprocess.PIPE, text=True)
+class Adding:
+    """A process that adds documents once it is told to."""
+
+    def __init__(self, folder: Path, kind: str, count: int, edition: str, group: int) -> None:
+        arguments = [str(folder), kind, "0", str(count), edition, str(group)]
+        self._process = subprocess.Popen(
+            [sys.executable, made.__file__, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def opened(self) -> Adding:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "open\n"
+        return self
+
+    def begin(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def written(self) -> int:
+        """How many it wrote, when it is done."""
+        said, _ = self._process.communicate(timeout=1200)
+        assert self._process.returncode == 0
+        return int(said)
 
 
 def test_threads_at_once_lose_nothing(store: PassageStore) -> None:
@@ -365,29 +390,28 @@ def test_threads_at_once_lose_nothing(store: PassageStore) -> None:
 
 
 def test_processes_at_once_lose_nothing(kind: str, tmp_path: Path) -> None:
-    workers = [adding(tmp_path, kind, first, 30, "first", 1) for first in (0, 20)]
-    written = [int(worker.communicate(timeout=60)[0].split()[-1]) for worker in workers]
-    assert sum(written) == 50  # those of both were written by one
+    workers = [Adding(tmp_path, kind, count, "first", 1) for count in (25, 35)]
+    for worker in [worker.opened() for worker in workers]:
+        worker.begin()
+    assert sum(worker.written() for worker in workers) == 35  # those of both were written by one of them
     clean = open_made(tmp_path / "clean", kind)
-    clean.put_all(drawn_items(0, 50))
+    clean.put_all(drawn_items(0, 35))
     assert contents(open_made(tmp_path, kind)) == contents(clean)
 
 
 def killed_run(folder: Path, kind: str, count: int, group: int, kills: list[float]) -> None:
     """Add and be killed after so many seconds, again and again, and at last be let finish; always a source is whole."""
     for seconds in kills:
-        worker = adding(folder, kind, 0, count, "second", group)
-        assert worker.stdout is not None
-        worker.stdout.readline()
+        worker = Adding(folder, kind, count, "second", group)
+        worker.opened().begin()
         time.sleep(seconds)
         worker.kill()
-        worker.communicate()
-        for row in contents(open_made(folder, kind)):
-            editions = {passage[2].split()[0] for passage in row[-1] if "edition of" in passage[2]}  # type: ignore[attr-defined]
-            assert len(editions) == 1, row
-    worker = adding(folder, kind, 0, count, "second", group)
-    worker.communicate(timeout=1200)
-    assert worker.returncode == 0
+        for _, _, _, _, passages in contents(open_made(folder, kind)):
+            editions = {text.split()[0] for _, _, text, *_ in passages if "edition of" in text}  # type: ignore[attr-defined]
+            assert len(editions) == 1, passages
+    worker = Adding(folder, kind, count, "second", group)
+    worker.opened().begin()
+    worker.written()
 
 
 def test_a_reader_sees_a_document_whole_while_it_is_replaced(store: PassageStore, kind: str, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class LanceStore:
         return self._table
 
     def _database(self) -> Any:
-        return self._lancedb.connect(self._folder, read_consistency_interval=timedelta(0))
+        return self._lancedb.connect(self._folder)
 
     def _check(self, table: Any) -> Vectors | None:
         """What the collection keeps, None while it is empty. Raises InputError where that is not what is wanted."""
