@@ -10,9 +10,14 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+# Long enough that it fills a chunk of the engine's, which is what is kept and found again.
 INSTRUCTION = (
-    "List what this clinical trial gives or does to people, as JSON: name, type, role, and dose, route, frequency, "
-    "duration where told. Copy the words of the text. Answer with an empty list where there is nothing."
+    "List what this clinical trial gives or does to people, as JSON: its interventions, each with name, type and role, "
+    "and with dose, route, frequency and duration where they are told. Copy names and values from the text, word for "
+    "word; keep names short, and name each intervention once. Role: experimental is what is tested, comparator what it "
+    "is held against, placebo what only looks like it, background what all groups get. Type: Biological is vaccines, "
+    "cells, blood and antibodies; Behavioral is training, advice and talks; Other is what fits nowhere else. Answer "
+    "with an empty list where nothing is given."
 )
 
 # In the order in which they are asked about; the first are in every piece, so that each piece says what it is about.
