@@ -272,11 +272,12 @@ def test_a_prompt_that_does_not_fit_leaves_out_and_says_so(make: Make) -> None:
         app.ask("Which tower is long?")
 
 
-def test_full_text_alone_answers_too(make: Make, folder: Path, tmp_path: Path) -> None:
+def test_full_text_alone_answers_too(make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = make(embedder=None)
     app.add(folder)
     assert app.ask(BUILT).citations
     # Begun without vectors, it goes on without, whatever could make them now.
+    monkeypatch.setattr("lapilli.apps.rag.opening.open_vectors", lambda part: WordEmbedder())
     again = App({"vectordb": {"provider": "sqlite"}}, folder=tmp_path / "documents", backend=app.backend)
     assert again.ask(BUILT).citations
     assert again.embedder is None
