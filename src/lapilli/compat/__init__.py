@@ -1,1 +1,1 @@
-"""Old import names over our parts, and nothing else: `embedchain` for documents, `trials` for the extraction."""
+"""Old import names over our parts, and nothing else: `embedchain` for documents, `trials` and `ollama` for trials."""

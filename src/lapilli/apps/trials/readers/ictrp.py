@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lapilli.apps.trials.readers.clean import clean
 from lapilli.apps.trials.readers.dates import iso_date
-from lapilli.apps.trials.readers.ids import find_ids, join_ids
+from lapilli.apps.trials.readers.ids import find_ids, join_ids, register_of
 from lapilli.apps.trials.readers.names import in_order, who_name
 from lapilli.apps.trials.stated import groups, product_blocks, typed_interventions
 from lapilli.apps.trials.trial import Arm, Stated, Trial
@@ -44,7 +44,7 @@ def read_cells(cells: Iterable[tuple[str, str]], *, file: str, position: int, co
         if text := clean(raw):
             fields[name] = f"{fields[name]}\n{text}" if name in fields else text
     own = fields.pop("trial_id", "")
-    register = fields.pop("source_register", "")
+    register = fields.pop("source_register", "") or register_of(own)
     _put_dates(fields)
     others = find_ids(own, *(fields.get(name, "") for name in ("secondary_ids", "other_records")))
     stated, arms = read_interventions(fields.get("interventions", ""), register)

@@ -54,3 +54,16 @@ def join_ids(own: str, others: tuple[str, ...]) -> tuple[str, ...]:
     """Its own id first, then the others, each once."""
     first = (own,) if own else ()
     return tuple(dict.fromkeys((*first, *(each for each in others if each.lower() != own.lower()))))
+
+
+_REGISTERS = {
+    "NCT": "ClinicalTrials.gov", "CHICTR": "ChiCTR", "EUCTR": "EU Clinical Trials Register", "ISRCTN": "ISRCTN",
+    "JPRN": "JPRN", "IRCT": "IRCT", "ACTRN": "ANZCTR", "CTRI": "CTRI", "DRKS": "German Clinical Trials Register",
+    "KCT": "CRIS", "TCTR": "TCTR", "PACTR": "PACTR", "RBR": "REBEC", "CTIS": "CTIS",
+}  # fmt: skip
+
+
+def register_of(own: str) -> str:
+    """The register that gives out ids like this one; "" where that is not known."""
+    upper = own.upper()
+    return next((name for start, name in _REGISTERS.items() if upper.startswith(start)), "")
