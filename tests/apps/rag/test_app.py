@@ -347,6 +347,10 @@ def test_the_twins_that_are_awaited(make: Make, folder: Path) -> None:
         )
         assert found[0]["metadata"]["url"] == str(folder / "lights.md")
         assert answer.text == said == told
+        stream = await app.aquery(BUILT, stream=True)
+        pieces = [piece async for piece in stream]
+        assert len(pieces) > 1
+        assert "".join(pieces) == stream.text == told
 
     asyncio.run(all_of_them())
 

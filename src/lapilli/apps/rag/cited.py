@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
 
 from lapilli.apps.rag.rows import Hit
@@ -54,24 +55,25 @@ class Stream(Iterator[str]):
     The pieces joined are `text`. It prints as its text.
     """
 
-    def __init__(self, pieces: Generator[str, None, Cited], *, tell: Callable[[str], object] | None = None) -> None:
+    def __init__(self, pieces: Generator[str, None, Cited]) -> None:
         self._pieces = pieces
-        self._tell = tell
         self._cited: Cited | None = None
 
     def __next__(self) -> str:
         if self._cited is not None:
             raise StopIteration
         try:
-            piece = next(self._pieces)
+            return next(self._pieces)
         except StopIteration as end:
             self._cited = end.value
             if self._cited is None:
                 raise RuntimeError("this answer was given up before its end") from None
             raise StopIteration from None
-        if self._tell is not None:
-            self._tell(piece)
-        return piece
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The same pieces for `async for`; each is waited for in a thread."""
+        while (piece := await asyncio.to_thread(next, self, None)) is not None:
+            yield piece
 
     @property
     def cited(self) -> Cited:

@@ -247,12 +247,13 @@ def _sum(added: Added) -> str:
 def _print(stream: Stream) -> None:
     """The answer as it is written, then where it is from."""
     wrapping = Wrapping(sys.stdout) if sys.stdout.isatty() else None
-    for piece in stream:
-        if wrapping is None:
-            show(piece, sys.stdout)
-        else:
-            wrapping.write(piece)
-    answer = stream.cited
+    with contextlib.closing(stream):  # Ctrl-C has the model stop as well
+        for piece in stream:
+            if wrapping is None:
+                show(piece, sys.stdout)
+            else:
+                wrapping.write(piece)
+        answer = stream.cited
     lines = [
         f"[{citation.number}] {_place(citation.source, citation.label, citation.start, citation.end)}\n"
         f"    {_short(' '.join(citation.text.split()))}\n"
