@@ -21,6 +21,7 @@ JOBS = """
     import os, signal, socket, subprocess, sys, time
 
     def same(value): return value
+    def beside(value, data): return [value, len(data), data[:3].hex(), data[-3:].hex()]
     def pid(_): return os.getpid()
     def spin(_):
         while True: pass
@@ -73,6 +74,25 @@ def gone(pid: int) -> bool:
 )
 def test_a_value_comes_back_as_it_went(value: Any) -> None:
     assert call("same", value) == value
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\xff\n", b"abc" * 100_000])
+def test_bytes_go_beside_a_value_as_they_are(data: bytes) -> None:
+    for _ in range(2):  # the next call finds the pipe where it should be
+        answer = call_in_child(
+            "child_jobs:beside", {"a": 1}, data=data, seconds=20, memory_mb=256, max_output_bytes=999
+        )
+        assert answer == [{"a": 1}, len(data), data[:3].hex(), data[-3:].hex()]
+
+
+def test_an_answer_that_cannot_be_packed_for_want_of_memory_says_so() -> None:
+    for mb in range(20, 60, 4):
+        try:
+            assert len(call("shout", mb << 20, memory_mb=150, most=1 << 30)) == mb << 20
+        except ChildError as error:
+            assert error.reason == "memory"  # noqa: PT017
+            return
+    raise AssertionError("no answer was too long")
 
 
 def test_a_child_is_kept_and_replaced_after_a_kill() -> None:

@@ -1,7 +1,7 @@
 """A killable process with limits, for work on what strangers wrote: templates and documents.
 
-Requests and answers are JSON over pipes, each behind its length; a request may have raw bytes behind it. A child runs one function, is kept for the next call,
-and is replaced as soon as anything went wrong in it.
+Requests and answers are JSON over pipes, each behind its length; a request may have raw bytes behind it. A child runs
+one function, is kept for the next call, and is replaced as soon as anything went wrong in it.
 """
 
 from __future__ import annotations
@@ -277,7 +277,11 @@ def _answer(call: Callable[..., Any], payload: Any, requests: BinaryIO, length: 
 
 
 def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
-    answers.write(_pack(answer))
+    try:
+        packed = _pack(answer)
+    except MemoryError:
+        packed = _pack({"kind": "memory"})
+    answers.write(packed)
     answers.flush()
 
 

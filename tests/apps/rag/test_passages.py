@@ -144,6 +144,18 @@ def test_labels_say_where_a_passage_stands() -> None:
     assert split(document("no marks"))[0].label == ""
 
 
+def test_a_heading_near_the_end_does_not_name_what_comes_before_it() -> None:
+    text = "Many words stand under the first heading here.\n\nLast\n\nFew."
+    assert [passage.label for passage in split(document(text, ((0, "First"), (text.index("Last"), "Last"))))] == [
+        "First"
+    ]
+
+
+def test_what_only_repeats_the_end_of_the_former_is_no_passage() -> None:
+    text = "日" * 60 + " " * 200 + "end"
+    assert texts(text, size=100, overlap=50) == ["日" * 60, "end"]
+
+
 def test_a_passage_of_a_picture_names_it() -> None:
     picture = dataclasses.replace(document("A red circle."), kind="picture", picture=b"png")
     assert [passage.picture for passage in split(picture)] == ["0" * 64]

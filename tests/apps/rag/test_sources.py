@@ -127,8 +127,8 @@ def test_what_is_no_file_and_no_folder_is_refused(tmp_path: Path) -> None:
 def test_kinds_have_the_names_of_embedchain_too() -> None:
     for theirs, ours in {
         "pdf_file": "pdf", "web_page": "web", "text_file": "text", "excel_file": "xlsx", "directory": "folder",
-        "mdx": "markdown", "qna_pair": "qna", "docx": "docx", "csv": "csv", "json": "json", "xml": "xml", "text": "text",
-        "image": "picture", "sitemap": "sitemap", "PDF_file ": "pdf",
+        "mdx": "markdown", "qna_pair": "qna", "docx": "docx", "csv": "csv", "json": "json", "xml": "xml",
+        "text": "text", "image": "picture", "sitemap": "sitemap", "PDF_file ": "pdf",
     }.items():  # fmt: skip
         assert kind_named(theirs) == ours
     assert all(kind_named(kind) == kind for kind in KINDS)
