@@ -94,7 +94,8 @@ def main() -> int:
     given = parser.parse_args()
     section = Section("Questions that documents answer, and others")
     section.add(
-        "A question is answered where a passage has to do with it; of those about other documents few should be."
+        "So many questions about documents that are there, and as many about others: whether a passage has to do with "
+        "them, and whether the sentence that is quoted for `mini` has the answer in it."
     )
     found = list(rows(given.data, given.questions))
     section.table(
