@@ -361,7 +361,7 @@ def test_t88_a_ring_of_tables_is_read_or_refused(watched: Path) -> None:
 
 
 def test_t88_a_pdf_that_takes_its_time_is_ended(watched: Path) -> None:
-    slow = write_pdf(["A line of words.\n" * 40] * 300)
+    slow = write_pdf(["A line of words.\n" * 40] * 2000)
     with pytest.raises(InputError, match=r"takes more than 0\.5 s"):
         read(slow, "a.pdf", limits=ReadLimits(seconds=0.5))
     assert len(_children(os.getpid())) < 20

@@ -277,11 +277,7 @@ def _answer(call: Callable[..., Any], payload: Any, requests: BinaryIO, length: 
 
 
 def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
-    try:
-        packed = _pack(answer)
-    except MemoryError:
-        packed = _pack({"kind": "memory"})
-    answers.write(packed)
+    answers.write(_pack(answer))
     answers.flush()
 
 

@@ -228,7 +228,7 @@ def test_what_was_said_to_be_another_kind_is_refused_with_both() -> None:
 
 
 def test_a_reader_that_takes_too_long_or_too_much_is_ended() -> None:
-    slow = write_pdf(["A line of words.\n" * 40] * 200)
+    slow = write_pdf(["A line of words.\n" * 40] * 2000)
     with pytest.raises(InputError, match=r"a\.pdf: reading it takes more than 0\.3 s"):
         read(slow, "a.pdf", limits=ReadLimits(seconds=0.3))
     with pytest.raises(InputError, match="more than 100 MB of memory"):
