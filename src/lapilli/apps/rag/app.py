@@ -179,7 +179,6 @@ class App(Shelf):
         from lapilli.apps.rag.asking import Asking
 
         told = self.history.last(session, _TURNS) if session is not None else ()
-        quote = self.config.llm.config.quote
         return Asking(
             question=question,
             options=options,
@@ -187,8 +186,7 @@ class App(Shelf):
             embedder=self.embedder,
             backend=lambda: self.backend,
             turns=[Turn(question=entry.question, answer=entry.answer) for entry in told],
-            # mini was taught pictures and what is said about them: it cannot read a passage.
-            quoting=self.config.llm.opening.model == "mini" and not self._given_backend if quote is None else quote,
+            quoting=self.config.llm.quotes and (not self._given_backend or bool(self.config.llm.config.quote)),
         )
 
     def _kept(

@@ -82,7 +82,7 @@ class Asking:
         if not self.hits:
             yield NOT_FOUND
             return Cited(text=NOT_FOUND, found=False)
-        quote = best_quote(self.question, self._shown) if self.quoting else None
+        quote = best_quote(self._sought, self._shown) if self.quoting else None
         looked = self._picture_for(quote) if self.quoting else None
         if self.quoting and (looked is None or not self.backend().sees):
             return (yield from self._quoted(quote))
@@ -109,12 +109,17 @@ class Asking:
         laid = self._lay(self._shown, tuple(self.turns)) if self.quoting else self._laid(self.backend()).call.messages
         return prompt_text(laid)
 
+    @property
+    def _sought(self) -> str:
+        """What is looked for: the question, after the one before where it points back to it."""
+        if self.turns and points_back(self.question):
+            return f"{self.turns[-1].question}\n{self.question}"
+        return self.question
+
     @cached_property
     def hits(self) -> list[Hit]:
         """The passages that have to do with the question."""
-        asked = self.question
-        if self.turns and points_back(asked):
-            asked = f"{self.turns[-1].question}\n{asked}"
+        asked = self._sought
         found = find(self.store, self.embedder, asked, self.options.number_documents, self.options.where)
         found = [hit for hit in found if self._is_there(hit)]
         wanted = words_of(asked)

@@ -153,6 +153,12 @@ class LlmPart(Part):
             told.quantize, told.device,
         )  # fmt: skip
 
+    @property
+    def quotes(self) -> bool:
+        """Whether the model cannot read a passage, so that sentences are quoted: mini was taught pictures alone."""
+        quote = self.config.quote
+        return self.opening.model.removesuffix(":latest") == "mini" if quote is None else quote
+
 
 class EmbedderOptions(Part):
     """`embedder.config`: which model makes vectors of texts."""
