@@ -52,8 +52,8 @@ class Call:
 class Reply:
     """An answer: its text, why it ended, and what it took in tokens.
 
-    `chances` are (text, log-probability) of its tokens, where they were asked for and the model tells them: texts put
-    together are the answer, with the blank before it where the model wrote one.
+    `chances` are (text, log-probability) of its tokens, where they were asked for and the model tells them; the texts put
+    together are the answer.
     """
 
     text: str

@@ -54,8 +54,7 @@ class LocalBackend:
     def ask_all(self, calls: Iterable[Call], *, window: int = WINDOW) -> Iterator[Reply | LapilliError]:
         """Answers in the order of the calls, with the same bits whatever the window; see `Backend.ask_all`.
 
-        Prompts are built on other threads while the engine works. The first prompt is read alone, so that others find
-        what they share with it. Raises InputError for a window below 1.
+        Prompts are built on other threads while the engine works. Raises InputError for a window below 1.
         """
         return self._answers(iter(calls), checked_window(window))
 
@@ -182,7 +181,6 @@ class _Line:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.places: deque[_Place] = deque()
-        self._first: Job | None = None
 
     def has_room(self, window: int) -> bool:
         """Whether another call may begin; answers that wait for one before them take little."""
@@ -191,11 +189,8 @@ class _Line:
     def advance(self) -> None:
         """Let built prompts in, and take a step; wait for a prompt where there is nothing else to do."""
         for place in self.places:
-            if self._first is not None and not self._first.over and self._first.request.reading:
-                break
             if place.is_built:
                 place.enter(self.engine)
-                self._first = self._first or place.job
         if any(place.job is not None and not place.over for place in self.places):
             self.engine.step()
         else:
