@@ -11,7 +11,7 @@ from parrot_backend import ParrotBackend
 
 from lapilli.apps.backend.call import Call
 from lapilli.apps.trials.asking import Asking, Heard, Topic
-from lapilli.apps.trials.prompt import INSTRUCTION
+from lapilli.apps.trials.prompt import FULL_INSTRUCTION, INSTRUCTION
 from lapilli.errors import EngineGoneError, InputError, PromptError
 
 NONE = '{"interventions":[]}'
@@ -38,10 +38,13 @@ def test_topics_are_heard_in_order_with_what_was_said_of_them() -> None:
     assert {one.code for one in found} == {""}
 
 
-def test_every_call_begins_with_the_same_instruction_and_has_a_form() -> None:
-    parrot = ParrotBackend(naming)
+@pytest.mark.parametrize(
+    ("context", "words"), [(None, FULL_INSTRUCTION), (2048, INSTRUCTION), (4096, FULL_INSTRUCTION)]
+)
+def test_every_call_begins_with_the_same_instruction_and_has_a_form(context: int | None, words: str) -> None:
+    parrot = ParrotBackend(naming, context=context)
     list(Asking(parrot).hear(topics(3)))
-    assert {call.messages[0].text for call in parrot.calls} == {INSTRUCTION}
+    assert {call.messages[0].text for call in parrot.calls} == {words}
     assert all(call.schema is not None and call.chances and call.temperature == 0 for call in parrot.calls)
 
 

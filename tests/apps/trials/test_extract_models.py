@@ -12,7 +12,7 @@ from odd_trials import made, odd_trials, require_valid
 
 from lapilli.apps.backend.local import LocalBackend
 from lapilli.apps.trials.extract import Extractor, Options
-from lapilli.apps.trials.prompt import INSTRUCTION
+from lapilli.apps.trials.prompt import FULL_INSTRUCTION
 from lapilli.apps.trials.readers import read_trials
 from lapilli.apps.trials.trial import Trial
 from lapilli.engine.answer import Answer
@@ -30,8 +30,8 @@ class Watched(LocalBackend):
 
 
 @pytest.fixture(scope="module")
-def mini() -> Watched:
-    return Watched(load("mini"), "mini", "0" * 64)
+def mini() -> LocalBackend:
+    return LocalBackend(load("mini"), "mini", "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +55,19 @@ def lines(backend: LocalBackend, trials: list[Trial], window: int = 32) -> list[
     return [record.to_line() for record in Extractor(backend, SHORT, window=window).records(trials)]
 
 
-def test_mini_gives_every_trial_valid_records_and_reads_the_instruction_once(
-    mini: Watched, registered: list[Trial]
-) -> None:
-    mini.cached = []
+def test_mini_gives_every_trial_valid_records(mini: LocalBackend, registered: list[Trial]) -> None:
     require_valid(list(Extractor(mini, SHORT).records(registered)), registered)
-    chunk = mini.model.engine.options.chunk
-    assert len(mini.model.tokenizer.encode(INSTRUCTION)) >= chunk
+
+
+def test_the_instruction_is_read_once(tmp_path: Path) -> None:
+    tiny.save(tiny.random_model(tiny.text_config("llama", max_position_embeddings=4096)), tmp_path)
+    backend = Watched(load(tmp_path), "drawn", "3" * 64)
+    trials = [made(number, fields={"public_title": f"Lapillin, number {number}"}) for number in range(4)]
+    list(Extractor(backend, SHORT).records(trials))
+    chunk = backend.model.engine.options.chunk
+    assert len(backend.model.tokenizer.encode(FULL_INSTRUCTION)) >= chunk
     # Prompts are built side by side: whichever is ready first reads it.
-    assert sorted(cached >= chunk for cached in mini.cached) == [False, *[True] * (len(mini.cached) - 1)]
+    assert sorted(cached >= chunk for cached in backend.cached) == [False, True, True, True]
 
 
 def test_random_weights_give_every_trial_valid_records_whoever_is_asked_beside(drawn: LocalBackend) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from lapilli.apps.backend.call import WINDOW, Backend, Call, Reply
 from lapilli.apps.trials.answers import Answered, Said, read_answer
-from lapilli.apps.trials.prompt import INSTRUCTION, SHORTEST, Question, questions
+from lapilli.apps.trials.prompt import SHORTEST, Question, instruction_for, questions
 from lapilli.apps.trials.schema import model_schema
 from lapilli.errors import InputError, LapilliError, PromptError
 
@@ -88,6 +88,7 @@ class Asking:
         context = backend.context or _UNKNOWN_CONTEXT
         self.max_tokens = max_tokens or max(16, min(512, context // 4))
         self._backend, self._window = backend, window
+        self._instruction = instruction_for(backend.context)
         self._budget = max(context - self.max_tokens - _SPARE, 16)
         self._in_a_row = 0
 
@@ -131,7 +132,7 @@ class Asking:
 
     def _size(self, question: Question) -> int:
         """How many tokens a prompt has, or what is thought of it where nobody counts."""
-        size = len(question.text.encode()) + len(INSTRUCTION)
+        size = len(question.text.encode()) + len(self._instruction)
         if size < self._budget - 64:
             return size  # no token is shorter than a byte
         counted = self._backend.count(self._call(question))
@@ -139,7 +140,7 @@ class Asking:
 
     def _call(self, question: Question) -> Call:
         schema = model_schema(names=question.names)
-        return Call.of(question.text, system=INSTRUCTION, max_tokens=self.max_tokens, schema=schema, chances=True)
+        return Call.of(question.text, system=self._instruction, max_tokens=self.max_tokens, schema=schema, chances=True)
 
     def _take(self, case: _Case[T], question: Question, reply: Reply | LapilliError, depth: int = 0) -> None:
         """Put one answer into its case; what did not fit, or was cut, is asked again in two."""

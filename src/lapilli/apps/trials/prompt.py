@@ -10,8 +10,14 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-# Long enough that it fills a chunk of the engine's, which is what is kept and found again.
 INSTRUCTION = (
+    "List what this clinical trial gives or does to people, as JSON: name, type, role, and dose, route, frequency, "
+    "duration where told. Copy the words of the text. Answer with an empty list where there is nothing."
+)
+"""For models of a small context, which are trained to it."""
+
+# Long enough that it fills a chunk of the engine's, which is what is kept and found again.
+FULL_INSTRUCTION = (
     "List what this clinical trial gives or does to people, as JSON: its interventions, each with name, type and role, "
     "and with dose, route, frequency and duration where they are told. Copy names and values from the text, word for "
     "word; keep names short, and name each intervention once. Role: experimental is what is tested, comparator what it "
@@ -19,6 +25,7 @@ INSTRUCTION = (
     "cells, blood and antibodies; Behavioral is training, advice and talks; Other is what fits nowhere else. Answer "
     "with an empty list where nothing is given."
 )
+SMALL_CONTEXT = 2048
 
 # In the order in which they are asked about; the first are in every piece, so that each piece says what it is about.
 HEAD = {"public_title": "Title", "conditions": "Condition"}
@@ -32,9 +39,14 @@ SHORTEST = 80
 _HEAD_MOST = 400
 
 
+def instruction_for(context: int | None) -> str:
+    """The instruction for a model of this context (in tokens): few words where there is little room."""
+    return INSTRUCTION if context is not None and context <= SMALL_CONTEXT else FULL_INSTRUCTION
+
+
 def prompt_hash() -> str:
     """What identifies the words of the question, for fingerprints."""
-    text = repr((INSTRUCTION, sorted(HEAD.items()), sorted(BODY.items()), _HEAD_MOST))
+    text = repr((INSTRUCTION, FULL_INSTRUCTION, SMALL_CONTEXT, sorted(HEAD.items()), sorted(BODY.items()), _HEAD_MOST))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
