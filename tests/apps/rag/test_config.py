@@ -174,7 +174,7 @@ def test_yaml_as_people_write_it(tmp_path: Path) -> None:
         ("a.json", "{", "this is no JSON"),
         ("a.json", '{"lm": 1}', "did you mean 'llm'?"),
         ("a.json", "[" * 100_000, "this JSON is nested too deep"),
-        ("a.yaml", "x: " + "y" * (300 << 10), "more than 256 KiB"),
+        ("a.yaml", "x: " + "y" * (300 << 10), "more than 64 KiB"),
     ],
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, name: str, text: str, told: str) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 from lapilli.errors import InputError
 from lapilli.ground.files import open_regular
 
-_LARGEST = 256 << 10
+_LARGEST = 64 << 10
 _DEEPEST = 32
 
 
 def read_config_text(path: Path) -> Mapping[str, Any]:
     """What a file of YAML (`.yaml`, `.yml`) or JSON (`.json`) holds, an object.
 
-    Raises InputError for what cannot be read, is larger than 256 KiB, nested deeper than 32 levels, has YAML's tags of
+    Raises InputError for what cannot be read, is larger than 64 KiB, nested deeper than 32 levels, has YAML's tags of
     Python or its aliases (CVE-2024-23731), or is no object.
     """
     suffix = path.suffix.lower()
