@@ -52,8 +52,8 @@ class Call:
 class Reply:
     """An answer: its text, why it ended, and what it took in tokens.
 
-    `chances` are (text, log-probability) of its tokens, where they were asked for and the model tells them; the texts put
-    together are the answer.
+    `chances` are (text, log-probability) of its tokens, where they were asked for and the model tells them; put
+    together the texts are the answer.
     """
 
     text: str
