@@ -272,6 +272,20 @@ def test_a_prompt_that_does_not_fit_leaves_out_and_says_so(make: Make) -> None:
         app.ask("Which tower is long?")
 
 
+def test_a_server_that_does_not_count_is_asked_what_fits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make(lambda call: "It is long [1].")
+    for number in range(3):
+        app.add(f"Tower {number}: " + f"the tower of place{number} is long. " * 20)
+    monkeypatch.setattr(app.backend, "count", lambda call: None)
+    assert app.ask("Which tower is long?").notes == ()
+    app.backend.context = 700
+    answer = app.ask("Which tower is long?")
+    assert "passages left out: the context has no room" in answer.notes[0]
+    assert isinstance(app.backend, ParrotBackend)
+    letters = len("".join(message.text for message in app.backend.calls[-1].messages))
+    assert letters / 2.5 + app.backend.calls[-1].max_tokens <= 701
+
+
 def test_full_text_alone_answers_too(make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = make(embedder=None)
     app.add(folder)

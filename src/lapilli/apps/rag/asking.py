@@ -34,6 +34,7 @@ from lapilli.inputs.chat import ImagePart, Message, show
 _BY_WORDS, _NEAR = 0.5, 0.35
 _ALL_BY_WORDS = 1 / 3  # the share where words are all there is to go by
 _PICTURES = 3  # pictures shown again in one prompt
+_LETTERS, _PICTURE_TOKENS = 2.5, 600  # of a token, and of a picture, at a server that does not count
 _LEAST_ROOM = 64  # tokens that an answer needs
 _DESCRIBE = "What is in this picture?"
 _DESCRIPTION_TOKENS = 200
@@ -189,8 +190,8 @@ class Asking:
         turns = tuple(self.turns)
         while True:
             call = self._call(self._lay(shown, turns), self.options.max_tokens)
-            used = backend.count(call) if backend.context is not None else None
-            room = None if used is None or backend.context is None else backend.context - used
+            used = 0 if backend.context is None else _tokens(backend, call)
+            room = None if backend.context is None else backend.context - used
             if room is None or room >= min(_LEAST_ROOM, self.options.max_tokens):
                 break
             if turns:
@@ -254,6 +255,15 @@ class Asking:
                 end=passage.start + start + len(text), text=text, title=document.title, label=passage.label,
                 picture=passage.picture, score=hit.score,
             )  # fmt: skip
+
+
+def _tokens(backend: Backend, call: Call) -> int:
+    """How many tokens a prompt has; where a server does not tell, rather too many than too few."""
+    counted = backend.count(call)
+    if counted is not None:
+        return counted
+    letters = sum(len(message.text) for message in call.messages)
+    return int(letters / _LETTERS) + _PICTURE_TOKENS * sum(len(message.images) for message in call.messages)
 
 
 def _asked(backend: Backend, call: Call, counts: dict[str, int]) -> Generator[str, None, str]:
