@@ -19,7 +19,7 @@ _THINGS = (
 _REGISTERS = ("ClinicalTrials.gov", "ChiCTR", "EUCTR", "JPRN")
 
 
-def intervention(name: str, kind: str, **rest: Any) -> dict[str, Any]:
+def intervention(name: str, kind: str | None, **rest: Any) -> dict[str, Any]:
     """One record as a JSON value, with what a test says of it."""
     return {"name": name, "type": kind, "status": "ok", "evidence": [], **rest}
 
@@ -57,7 +57,7 @@ def made_trials(count: int) -> Iterator[Shown]:
             failed = {"code": "too_long", "message": "9,999 tokens; 2,048 are the most"}
             records = [{"name": None, "status": status, "error": failed}]
         elif number % 7 == 6:
-            status, records = "ok", []
+            status, records = "none", [{"name": None, "status": "none"}]
         else:
             status = "ok"
             first = intervention(
@@ -71,7 +71,11 @@ def made_trials(count: int) -> Iterator[Shown]:
                 evidence=evidence(fields, name, dose, route, often),
             )
             other = intervention(
-                "placebo", "Drug", role="placebo", confidence=0.6, evidence=evidence(fields, "placebo")
+                "placebo",
+                "Drug" if number % 5 else None,
+                role="placebo",
+                confidence=0.6,
+                evidence=evidence(fields, "placebo"),
             )
             records = [first, other]
         yield Shown((f"MADE{number:08}",), register, status, records, fields)

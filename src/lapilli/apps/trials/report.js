@@ -23,7 +23,7 @@ const trialAt = (place) => {
   }
   return kept.get(part)[place % size];
 };
-const typeClass = (type) => `t${Math.max(types.indexOf(type), 0)}`;
+const typeClass = (type) => (types.includes(type) ? `t${types.indexOf(type)}` : "untyped");
 
 const lit = (pieces, trial) => pieces.map(([text, which]) => {
   if (which < 0) return text;

@@ -23,6 +23,7 @@ from lapilli.ground.files import publish
 MOST = 10_000
 _PART = 100
 _WORDS = 400
+_UNTYPED = "(none)"
 TYPES = (
     "Drug", "Biological", "Device", "Procedure", "Radiation", "Behavioral", "Genetic", "Dietary Supplement",
     "Combination Product", "Diagnostic Test", "Other",
@@ -80,12 +81,12 @@ class Counts:
         """Count one trial."""
         self.trials += 1
         self.failed += trial.status == "failed"
-        self.statuses.setdefault(trial.register or "(none)", Counter())[trial.status] += 1
+        self.statuses.setdefault(trial.register or _UNTYPED, Counter())[trial.status] += 1
         for record in trial.records:
             if not record.get("name"):
                 continue
             self.interventions += 1
-            self.types[record.get("type") or "(none)"] += 1
+            self.types[record.get("type") or _UNTYPED] += 1
             self.slots.update(name for name, _ in _slots(record) if name in SLOTS)
             self.alignments.update({_alignment(record): 1})
 
@@ -112,7 +113,7 @@ def write_report(
         charts=_charts(counts),
         registers=sorted(counts.statuses),
         statuses=sorted({status for found in counts.statuses.values() for status in found}),
-        types=[name for name in TYPES if counts.types[name]],
+        types=[name for name in (*TYPES, _UNTYPED) if counts.types[name]],
         style=style,
         style_hash=_hash(style),
         script=script,
@@ -163,9 +164,9 @@ def _parts(trials: Iterable[Shown], shown: int, heads: list[dict[str, Any]]) -> 
 def _head(trial: Shown, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     words = [*trial.ids, _title(trial)[1], *(str(record["name"]) for record in records)]
     return {
-        "r": trial.register or "(none)",
+        "r": trial.register or _UNTYPED,
         "s": trial.status,
-        "t": sorted({record.get("type") or "(none)" for record in records}),
+        "t": sorted({record.get("type") or _UNTYPED for record in records}),
         "w": " ".join(words).lower()[:_WORDS],
     }
 
@@ -200,7 +201,7 @@ def _intervention(record: Mapping[str, Any]) -> dict[str, Any]:
     missing = _alignment(record) == "none"
     return {
         "name": record["name"],
-        "type": record.get("type") or "(none)",
+        "type": record.get("type") or _UNTYPED,
         "slots": [(name, value) for name, value in slots if value],
         "told": "not found in the text" if missing else "",
     }
@@ -233,7 +234,7 @@ def _title(trial: Shown) -> tuple[str, str]:
 
 def _charts(counts: Counts) -> list[Chart]:
     kinds = [(name, counts.types[name], f"t{place}") for place, name in enumerate(TYPES) if counts.types[name]]
-    kinds += [(name, count, "") for name, count in sorted(counts.types.items()) if name not in TYPES]
+    kinds += [(name, count, "untyped") for name, count in sorted(counts.types.items()) if name not in TYPES]
     most = max((count for _, count, _ in kinds), default=1)
     types = [
         Bar(name, f"{count:,}", (Part("bar", 0, _share(count, most)),), kind)
@@ -245,7 +246,10 @@ def _charts(counts: Counts) -> list[Chart]:
     places = [_whole(said.get(way, way), counts.alignments[way], counts.interventions) for way in ways]
     return [
         Chart("Types of interventions", tuple(types)),
-        Chart("Trials by register", tuple(_register(name, found) for name, found in _largest(counts))),
+        Chart(
+            "Trials by register, and how many name nothing",
+            tuple(_register(name, found) for name, found in _largest(counts)),
+        ),
         Chart("Said of an intervention", tuple(slots)),
         Chart("Found in the text", tuple(places)),
     ]
@@ -263,8 +267,8 @@ def _register(name: str, found: Counter[str]) -> Bar:
         width = _share(found[status], found.total())
         parts.append(Part(kinds.get(status, "none"), round(start, 2), width))
         start += width
-    failed = f", {found['failed']:,} failed" if found["failed"] else ""
-    return Bar(name, f"{found.total():,}{failed}", tuple(parts))
+    apart = [f"{found[status]:,} {status}" for status in ("none", "partial", "failed") if found[status]]
+    return Bar(name, " · ".join([f"{found.total():,}", *apart]), tuple(parts))
 
 
 def _whole(name: str, count: int, whole: int) -> Bar:
