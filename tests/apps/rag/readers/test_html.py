@@ -59,6 +59,10 @@ def test_a_page_of_nothing_but_links_is_read_whole() -> None:
     assert text("<body><nav><a>Only</a> this</nav></body>") == "Only this"
 
 
+def test_an_item_s_dash_stands_before_its_words() -> None:
+    assert text("<ul><li><p>one</p><p>more</p></li><li></li><li>\n <div>two</div></li></ul>") == "- one\nmore\n- two"
+
+
 def test_words_of_one_line_stay_together() -> None:
     assert text("<p>H<sub>2</sub>O is<span> wet</span> .<i>A</i><b>B</b></p>") == "H2O is wet .AB"
 

@@ -33,7 +33,7 @@ _ROLES = frozenset({
 })  # fmt: skip
 _FURNITURE = re.compile(
     r"(?:nav|navbar|navigation|menu|sidebar|breadcrumbs?|cookies?|consent|banner-cookie|skip-?(?:link|to-content)|"
-    r"share|sharing|social|masthead|headerlink|sphinxsidebar|toctree|mw-editsection|noprint|pagination)"
+    r"share|sharing|social|masthead|headerlink|doc-anchor|permalink|sphinxsidebar|toctree|mw-editsection|noprint|pagination)"
     r"(?:[-_](?:bar|banner|links?|menu|notice|popup|list|container|wrapper|buttons?|icons?|box|nav))*",
     re.IGNORECASE,
 )
@@ -116,6 +116,7 @@ class _Page:
         self.inside = 0  # of articles, where a header is part of what is read
         self.heading = 0
         self.lists = 0
+        self.dash = False  # due before the next words of an item
 
     def write(self, root: Any) -> None:
         for node, opens in _walk(root, lambda node: self._is_left_out(node) and node != root):
@@ -127,6 +128,9 @@ class _Page:
                 self._end(node.tag)
 
     def _words(self, words: str) -> None:
+        if self.dash and not words.isspace():
+            self.dash = False
+            self.text.flow("- ")
         if self.verbatim:
             self.text.write(words)
         else:
@@ -143,7 +147,7 @@ class _Page:
         elif tag in _BLOCKS:
             self._border(tag)
             if tag == "li" and not self.cells:
-                text.flow("- ")
+                self.dash = True
             elif tag == "pre":
                 self.verbatim += 1
             elif tag in ("ul", "ol"):
@@ -157,7 +161,9 @@ class _Page:
         if tag in ("td", "th"):
             self.cells -= 1
         elif tag in _BLOCKS:
-            if tag == "pre":
+            if tag == "li":
+                self.dash = False
+            elif tag == "pre":
                 self.verbatim -= 1
             elif tag in ("ul", "ol"):
                 self.lists -= 1
