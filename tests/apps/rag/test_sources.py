@@ -8,6 +8,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,9 @@ def test_a_name_that_is_no_utf_8_is_told_of(tmp_path: Path) -> None:
     assert "UTF-8" in refused(Path(os.fsdecode(path)))
 
 
-@pytest.mark.parametrize("missing", ["/no/such/file", "./nothing", "~/no.pdf", "paper.pdf", "a/b", "/a b.txt"])
+@pytest.mark.parametrize(
+    "missing", ["/no/such/file", "~nobody-here/x", "./nothing", "~/no.pdf", "paper.pdf", "a/b", "/a b.txt"]
+)
 def test_a_path_that_is_not_there_is_not_taken_for_words(missing: str) -> None:
     assert "no such file" in refused(missing)
     assert read_document(next(find_sources(missing, kind="text"))).text == missing
@@ -157,6 +160,19 @@ def test_bytes_past_a_limit_are_refused_with_both_numbers(tmp_path: Path) -> Non
 def test_what_is_sent_is_read_like_a_file() -> None:
     found = read_document(Source.of_bytes("letters/résumé.md", b"# A title\n\nwords", kind="mdx"))
     assert (found.source, found.kind, found.title) == ("letters/résumé.md", "markdown", "A title")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb.txt", "a\x00.txt", "caf\udce9.txt", "x" * 5000])
+def test_what_is_sent_has_a_name_that_can_be_kept(name: str) -> None:
+    with pytest.raises(InputError, match="no name for a document") as caught:
+        Source.of_bytes(name, b"words")
+    assert len(str(caught.value)) < 300
+
+
+def test_many_are_read_at_once() -> None:
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda number: read(f"<p>Page {number}.</p>", "a.html").text, range(40)))
+    assert found == [f"Page {number}." for number in range(40)]
 
 
 def test_a_picture_is_what_is_said_about_it() -> None:

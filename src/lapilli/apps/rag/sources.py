@@ -67,7 +67,9 @@ class Source:
 
     @classmethod
     def of_bytes(cls, name: str, data: bytes, *, kind: str | None = None) -> Source:
-        """A file that somebody sent: its name, and its bytes."""
+        """A file that somebody sent: its name, and its bytes. Raises InputError for a name that cannot be kept."""
+        if not name.strip() or len(name) > _LONGEST_PATH or not name.isprintable():
+            raise InputError(f"{_name(name)}: this is no name for a document: give it a short one, of letters")
         return cls(name, None if kind is None else kind_named(kind), data=data)
 
 
@@ -105,7 +107,7 @@ def find_sources(
             yield _spoken(what, named, is_path=roots is None and _looks_like_path(what))
             return
     allowed = None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots)
-    yield from _at(Path(what).expanduser(), named, allowed, tell)
+    yield from _at(Path(os.path.expanduser(what)), named, allowed, tell)
 
 
 def read_document(

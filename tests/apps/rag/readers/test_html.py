@@ -51,6 +51,12 @@ def test_a_small_part_that_calls_itself_main_is_not_believed() -> None:
     assert text(html).startswith("tiny\n\nThe words")
 
 
+def test_a_page_of_which_little_would_be_left_is_read_whole() -> None:
+    dishes = "".join(f"<p>Dish number {number}, with rice.</p>" for number in range(20))
+    assert "Dish number 7" in text(f"<body><h1>Our menu</h1><div class=menu>{dishes}</div></body>")
+    assert "Dish number 7" not in text(f"<body><p>{'Words. ' * 99}</p><div class=menu>{dishes}</div></body>")
+
+
 def test_several_articles_are_all_read() -> None:
     assert text("<article>One.</article><article>Two.</article>") == "One.\n\nTwo."
 

@@ -34,7 +34,7 @@ _ROLES = frozenset({
 _FURNITURE = re.compile(
     r"(?:nav|navbar|navigation|menu|sidebar|breadcrumbs?|cookies?|consent|banner-cookie|skip-?(?:link|to-content)|"
     r"share|sharing|social|masthead|headerlink|doc-anchor|permalink|sphinxsidebar|toctree|mw-editsection|noprint|pagination)"
-    r"(?:[-_](?:bar|banner|links?|menu|notice|popup|list|container|wrapper|buttons?|icons?|box|nav))*",
+    r"(?:[-_](?:bar|banner|links?|menu|notice|popup|list|container|wrapper|buttons?|icons?|box|nav|consent|modal|overlay))*",
     re.IGNORECASE,
 )
 _UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
@@ -52,6 +52,7 @@ _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 # In a table's cell these would break its line in two.
 _SOFT = frozenset({"p", "div", "br", "center", "address", "li", "ul", "ol"})
 _LEAST_MAIN = 0.25
+_LITTLE = 200
 
 
 def read(data: bytes, text: Text, hints: Hints) -> None:
@@ -65,9 +66,8 @@ def read(data: bytes, text: Text, hints: Hints) -> None:
     if body is None:
         raise RefusedError("this page has no body")
     text.title = _title(tree)
-    _Page(text).write(_main(body))
-    if not text.length:
-        _Page(text, sparing=False).write(body)
+    root, sparing = _main(body)
+    _Page(text, sparing=sparing).write(root)
     text.title = text.title or text.first_label
 
 
@@ -90,25 +90,32 @@ def _title(tree: Any) -> str:
     return ""
 
 
-def _main(body: Any) -> Any:
-    """The one element that says that it is the page's main part, where it holds enough of its text; else the body."""
+def _main(body: Any) -> tuple[Any, bool]:
+    """Where the words are that a reader came for, and whether what stands around them is left out.
+
+    It is the one element that says so, where it holds enough of the page's text; else the body. A page of which hardly
+    anything would be left is read whole.
+    """
+    shown = _length(body, sparing=True)
+    if shown < _LITTLE and _length(body, sparing=False) > 4 * shown:
+        return body, False
     for selector in ("main", "[role='main']", "article"):
         found = body.css(selector)
-        if len(found) == 1 and len(found[0].text()) >= _LEAST_MAIN * _length_shown(body):
-            return found[0]
-    return body
+        if len(found) == 1 and _length(found[0], sparing=True) >= _LEAST_MAIN * shown:
+            return found[0], True
+    return body, True
 
 
-def _length_shown(body: Any) -> int:
+def _length(root: Any, *, sparing: bool) -> int:
     page = Text(1 << 62)
-    _Page(page).write(body)
+    _Page(page, sparing=sparing).write(root)
     return page.length
 
 
 class _Page:
     """A walk through a tree, without recursion: pages nest as deep as they like."""
 
-    def __init__(self, text: Text, *, sparing: bool = True) -> None:
+    def __init__(self, text: Text, *, sparing: bool) -> None:
         self.text = text
         self.sparing = sparing
         self.verbatim = 0
