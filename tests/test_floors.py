@@ -28,12 +28,22 @@ DOORS: dict[str, tuple[str, ...]] = {
     "exec": (),
     "os.system": (),
     "os.popen": (),
-    "jinja2": ("inputs/sandbox.py", "apps/evals/report.py"),  # the latter runs a template of our own
+    "jinja2": (
+        "inputs/sandbox.py",
+        "apps/evals/report.py",
+        "apps/trials/report.py",
+    ),  # the reports run templates of our own
     "urllib.request": (),
     "http.client": (),
     "requests": (),
     "httpx": (),
-    "httpx2": ("ground/door.py", "faces/client.py", "faces/connection.py", "faces/private.py"),
+    "httpx2": (
+        "ground/door.py",
+        "faces/client.py",
+        "faces/connection.py",
+        "faces/private.py",
+        "apps/backend/connection.py",
+    ),
     "httpcore2": ("ground/door.py",),
     "huggingface_hub": ("store/hub.py",),
     "socket.create_connection": (),
