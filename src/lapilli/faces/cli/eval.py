@@ -75,6 +75,39 @@ def mini(
             print(printable("\n".join(lines)), file=sys.stderr)
 
 
+@evaluate.command(name="mini-text")
+def mini_text(
+    model: Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a .gguf file.")] = "mini-text",
+    data: Annotated[Path | None, typer.Option(help="The folder with trials/; without it, made passages only.")] = None,
+    qa: Annotated[Path | None, typer.Option(help="Questions about passages, a file in SQuAD's form.")] = None,
+    each: Annotated[int, typer.Option(help="Made passages asked about.")] = 200,
+    seed: Annotated[int, typer.Option(help="Another seed, other passages.")] = 0,
+    batch: Annotated[int, typer.Option(help="Questions asked together.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show a few answers of each skill.")] = False,
+) -> None:
+    """Answers from passages, and the interventions of trials set aside, beside what simple rules find.
+
+    lapilli eval mini-text --data data --qa qa.json
+    """
+    for path, name in ((data, "--data"), (qa, "--qa")):
+        if path is not None and not path.exists():
+            raise InputError(f"{name} {path}: it is not there")
+
+    from lapilli.apps.evals.mini_text import TextExamOptions, examine
+    from lapilli.engine.local import load
+
+    options = TextExamOptions(each=each, seed=seed, batch=batch)
+    results = examine(load(model, device=device), data, qa, options)
+    print(json.dumps({"model": model, "seed": seed, **results.to_dict()}) if as_json else results)
+    for note in () if as_json else results.notes:
+        _note(note)
+    for skill, answers in results.said.items() if verbose else ():
+        for question, said, right in answers[:8]:
+            print(printable(f"{skill}: {question}\n    said   {said}\n    right  {right}"), file=sys.stderr)
+
+
 @evaluate.command()
 def scienceqa(
     data: Annotated[Path, typer.Option(help="The folder with problems.json and images/.")],

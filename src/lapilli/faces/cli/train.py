@@ -36,6 +36,11 @@ Start = Annotated[
     str | None, typer.Option("--from", help="An earlier mini to begin with: its vocabulary and its weights.")
 ]
 
+TextData = Annotated[Path, typer.Option(help="The folder with text/ and trials/ to learn from.")]
+TextStart = Annotated[
+    str | None, typer.Option("--from", help="An earlier mini-text to begin with: its vocabulary and its weights.")
+]
+
 DATA, OUT = Path("data"), Path("runs/mini")
 
 
@@ -177,6 +182,28 @@ def mini_tune(
     from lapilli.training.mini import train_tune
 
     _run(train_tune, data, out, minutes, device, start)
+
+
+@train.command(name="mini-text")
+def mini_text(
+    data: TextData = DATA,
+    out: Out = Path("runs/mini-text"),
+    minutes: Minutes = None,
+    device: Device = "auto",
+    start: TextStart = None,
+) -> None:
+    """mini-text, the built-in model for text, from nothing: answers from passages, interventions of trials."""
+    from lapilli.apps.evals.mini_text import trial_material
+    from lapilli.model.device import choose_device
+    from lapilli.store.reference import resolve
+    from lapilli.training.mini_text import TextWorkshop, train_text
+
+    _check_minutes(minutes)
+    if not data.is_dir():
+        raise InputError(f"--data {data}: there is no such folder")
+    earlier = None if start is None else resolve(start).path
+    shop = TextWorkshop.open(data, trial_material(data), out, choose_device(device), earlier)
+    typer.echo(f"step {train_text(shop, minutes=minutes)}, kept in {out}")
 
 
 def _run(
