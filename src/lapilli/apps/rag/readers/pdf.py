@@ -24,7 +24,7 @@ _DAMAGED = "the PDF is damaged: print it into a new PDF"
 def read(data: bytes, text: Text, hints: Hints) -> None:
     """Write the pages' text; a PDF without any (pictures of pages) is refused."""
     need("pypdf")
-    logging.disable(logging.CRITICAL)
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL + 1)
     opened = _open(data)
     if opened is None:
         # A download that was cut off, or edited by hand: its objects are there, only the table of them is not.

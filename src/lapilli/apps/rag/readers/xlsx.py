@@ -63,7 +63,12 @@ def _read_book(archive: zipfile.ZipFile) -> _Book:
     _each(archive, "xl/_rels/workbook.xml.rels", relation)
     if not _each(archive, "xl/workbook.xml", workbook):
         raise RefusedError("it has no part 'xl/workbook.xml', which lists its sheets: save it anew")
-    book.sheets = [(name, targets[place]) for name, place in named if "/worksheets/" in f"/{targets.get(place, '')}"]
+    there = set(archive.namelist())  # of charts there are sheets, too, which have no cells
+    book.sheets = [
+        (name, part)
+        for name, part in ((name, targets.get(place, "")) for name, place in named)
+        if part in there and "worksheets/" in part
+    ]
     book.strings = _strings(archive)
     book.dates = _dates(archive)
     return book
