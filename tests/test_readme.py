@@ -46,7 +46,11 @@ def console_commands() -> list[list[str]]:
     return [
         shlex.split(match[0], comments=True)
         for line in lines
-        if (match := re.search(r"\blapilli (run|train|eval|doctor|quantize|pull|list|show|create|serve).*", line))
+        if (
+            match := re.search(
+                r"\blapilli (run|train|eval|doctor|quantize|pull|list|show|create|serve|rag|trials|batch|bench).*", line
+            )
+        )
     ]
 
 
@@ -54,8 +58,10 @@ def console_commands() -> list[list[str]]:
 def test_every_command_of_readme_exists_with_its_options(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    depth = 4 if command[1:3] == ["train", "mini"] else 3 if command[1] in ("train", "eval") else 2
-    assert main([*command[1:depth], "--help"]) == 0
+    depth = 4 if command[1:3] == ["train", "mini"] else 3 if command[1] in ("train", "eval", "rag", "trials") else 2
+    # `lapilli batch FILE` is `lapilli batch run FILE`.
+    words = ["batch", "run"] if command[1] == "batch" else command[1:depth]
+    assert main([*words, "--help"]) == 0
     known = capsys.readouterr().out
     for option in (word for word in command if word.startswith("--")):
         assert re.search(rf"{option}\b", known), f"{option} is not an option of {' '.join(command[:depth])}"
