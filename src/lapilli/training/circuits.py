@@ -27,6 +27,9 @@ from lapilli.model.rope import frequencies
 CONTENT, BEFORE, EARLIER, WINDOW, SAID = slice(0, 96), slice(96, 136), slice(136, 160), slice(160, 191), slice(191, 254)
 RARITY, CONSTANT = 254, 255
 _CONSTANT = 0.5  # of an embedding whose content has length 1
+# How long a content of length 1 is in a normalised stream: of embeddings, and after the first layer has added to it.
+_LENGTH = 16 / math.sqrt(1 + _CONSTANT**2)
+_UNIT = 16 / math.sqrt(1 + _CONSTANT**2 + 0.7**2 + 0.6**2 * 0.6 + 0.3)
 
 
 def set_circuits(decoder: Decoder, contents_VC: Tensor, shares_V: Tensor, seed: int) -> None:
@@ -38,68 +41,81 @@ def set_circuits(decoder: Decoder, contents_VC: Tensor, shares_V: Tensor, seed: 
     config = decoder.config
     if config.hidden_size != CONSTANT + 1 or config.num_layers < 3 or decoder.head is None:
         raise TrainingError("copying heads need a width of 256, three layers, and an output matrix of its own")
-    generator = torch.Generator().manual_seed(seed)
-    size = config.head_dim
+    bases = _Bases(seed)
     contents_VC = torch.nn.functional.normalize(contents_VC, dim=1)
-    length = 16 / math.sqrt(1 + _CONSTANT**2)  # of a normalised embedding's content
-
-    def basis(rows: int, columns: int) -> Tensor:
-        """Rows at right angles, which keep lengths as well as so few can."""
-        square = torch.randn(max(rows, columns), max(rows, columns), generator=generator)
-        turned: Tensor = torch.linalg.qr(square)[0]
-        return turned[:rows, :columns] * math.sqrt(max(1.0, columns / rows))
-
-    before, said = basis(40, 96), basis(63, 96)
+    before, said = bases(40, 96), bases(63, 96)
+    turns = frequencies(config, 0)
+    first, second, third = (cast(DecoderBlock, decoder.blocks[layer]).attention for layer in range(3))
     with torch.no_grad():
-        decoder.embed.weight.normal_(0, 0.004, generator=generator)
+        decoder.embed.weight.normal_(0, 0.004, generator=bases.generator)
         decoder.embed.weight[:, CONTENT] = contents_VC
         decoder.embed.weight[:, RARITY] = _CONSTANT * ((-shares_V.log() - 5) / 5).clamp(0, 1)
         decoder.embed.weight[:, CONSTANT] = _CONSTANT
-        decoder.head.weight.normal_(0, 0.004, generator=generator)
+        decoder.head.weight.normal_(0, 0.004, generator=bases.generator)
         decoder.head.weight[:, SAID] = 0.7 * torch.nn.functional.normalize(contents_VC @ said.T, dim=1)
-        turns = frequencies(config, 0)
-        first, second, third = (cast(DecoderBlock, decoder.blocks[layer]).attention for layer in range(3))
-        constant = _CONSTANT * length
-        sharp = torch.tensor([0.2, 0.2, 0.16, 0.14, 0.1, 0.08, 0.07, 0.05])
-        wide = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.2, 0.3, 0.3, 0.2])
-        for head, (shares, gain, back) in enumerate(((sharp, 90.0, 1), (sharp, 90.0, 2), (wide, 12.0, 6))):
-            _look_back(first, head, shares, gain, back, turns, constant, size)
-        # The window is of rare tokens: "?" and "the" tell nothing. The pair that hardly turns adds to the score.
-        strength = math.sqrt(6.0 * math.sqrt(size)) / constant
-        first.q.weight[3 * size - 1, CONSTANT] = first.k.weight[3 * size - 1, RARITY] = strength
-        for head, (part, matrix, strength) in enumerate(
-            ((BEFORE, before, 0.7), (EARLIER, before[:24], 0.6), (WINDOW, before[:31], 0.8))
-        ):
-            _carry(first, head, matrix / length, CONTENT, part, strength, size)
-        # What a normalised stream of the second layer holds: its parts' lengths against the whole.
-        total = math.sqrt(1 + _CONSTANT**2 + 0.7**2 + 0.6**2 * 0.6 + 0.3)
-        unit = 16 / total
-        slow = [pair for pair in range(size // 2) if turns[pair] < 0.002]
-        places = [place + half for place in slow for half in (0, size // 2)]
-        for head, (plain, pairs) in enumerate(((22, len(places) - 22), (len(places), 0))):
-            mix, match = basis(plain, 40), basis(pairs, 24) if pairs else torch.zeros(0, 24)
-            rows = torch.tensor(places) + head * size
-            q, k = second.q.weight, second.k.weight
-            for weight in (q, k):
-                weight[head * size : (head + 1) * size] = 0
-            gain = math.sqrt((22.0 if pairs else 26.0) * math.sqrt(size))
-            q[rows[:plain], CONTENT] = gain * mix @ before / unit
-            k[rows[:plain], BEFORE] = gain * mix / (0.7 * unit)
-            if pairs:
-                gain = math.sqrt(14.0 * math.sqrt(size))
-                q[rows[plain:], BEFORE.start : BEFORE.start + 24] = gain * match / (0.7 * unit)
-                k[rows[plain:], EARLIER] = gain * match / (0.6 * unit)
-            _carry(second, head, said / unit, CONTENT, SAID, 1.2, size)
-        # What was said where words like the last ones were: a question's words lead to its answer.
-        rows, mix = torch.tensor(places), basis(len(places), len(places))[:, :31]
-        third.q.weight[:size], third.k.weight[:size] = 0, 0
-        third.q.weight[rows, WINDOW] = third.k.weight[rows, WINDOW] = (
-            math.sqrt(150.0 * math.sqrt(size)) / (0.5 * unit) * mix
-        )
-        # Not the question's own words: what is near is taken from the score, by many pairs that agree there alone.
-        strength = math.sqrt(80.0 * math.sqrt(size) / 7) / (_CONSTANT * unit)
-        third.q.weight[3:10, CONSTANT], third.k.weight[3:10, CONSTANT] = -strength, strength
-        _carry(third, 0, said / unit, CONTENT, SAID, 3.0, size)
+        _note(first, before, turns, config.head_dim)
+        # Pairs of dimensions that hardly turn over a prompt: there contents can be compared.
+        slow = [pair for pair in range(config.head_dim // 2) if turns[pair] < 0.002]
+        places = torch.tensor([place + half for place in slow for half in (0, config.head_dim // 2)])
+        _induce(second, before, said, places, bases, config.head_dim)
+        _lead(third, said, places, bases, config.head_dim)
+
+
+class _Bases:
+    """Draws rows at right angles, which keep lengths as well as so few can."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        square = torch.randn(max(rows, columns), max(rows, columns), generator=self.generator)
+        turned: Tensor = torch.linalg.qr(square)[0]
+        return turned[:rows, :columns] * math.sqrt(max(1.0, columns / rows))
+
+
+def _note(first: CausalAttention, before: Tensor, turns_F: Tensor, size: int) -> None:
+    """Three heads that note the token before, the one before that, and what rare ones were in a window."""
+    constant = _CONSTANT * _LENGTH
+    sharp = torch.tensor([0.2, 0.2, 0.16, 0.14, 0.1, 0.08, 0.07, 0.05])
+    wide = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.2, 0.3, 0.3, 0.2])
+    for head, (shares, gain, back) in enumerate(((sharp, 90.0, 1), (sharp, 90.0, 2), (wide, 12.0, 6))):
+        _look_back(first, head, shares, gain, back, turns_F, constant, size)
+    # The window is of rare tokens: "?" and "the" tell nothing. The pair that hardly turns adds to the score.
+    strength = math.sqrt(6.0 * math.sqrt(size)) / constant
+    first.q.weight[3 * size - 1, CONSTANT] = first.k.weight[3 * size - 1, RARITY] = strength
+    parts = ((BEFORE, before, 0.7), (EARLIER, before[:24], 0.6), (WINDOW, before[:31], 0.8))
+    for head, (part, matrix, strength) in enumerate(parts):
+        _carry(first, head, matrix / _LENGTH, CONTENT, part, strength, size)
+
+
+def _induce(second: CausalAttention, before: Tensor, said: Tensor, places: Tensor, bases: _Bases, size: int) -> None:
+    """Two heads that say what came after the token of now: one looks for the last two tokens, one for the last."""
+    for head, (plain, pairs) in enumerate(((22, len(places) - 22), (len(places), 0))):
+        mix, match = bases(plain, 40), bases(pairs, 24) if pairs else torch.zeros(0, 24)
+        rows = places + head * size
+        q, k = second.q.weight, second.k.weight
+        for weight in (q, k):
+            weight[head * size : (head + 1) * size] = 0
+        gain = math.sqrt((22.0 if pairs else 26.0) * math.sqrt(size))
+        q[rows[:plain], CONTENT] = gain * mix @ before / _UNIT
+        k[rows[:plain], BEFORE] = gain * mix / (0.7 * _UNIT)
+        if pairs:
+            gain = math.sqrt(14.0 * math.sqrt(size))
+            q[rows[plain:], BEFORE.start : BEFORE.start + 24] = gain * match / (0.7 * _UNIT)
+            k[rows[plain:], EARLIER] = gain * match / (0.6 * _UNIT)
+        _carry(second, head, said / _UNIT, CONTENT, SAID, 1.2, size)
+
+
+def _lead(third: CausalAttention, said: Tensor, places: Tensor, bases: _Bases, size: int) -> None:
+    """A head that says what stood where words like the last ones were: a question's words lead to its answer."""
+    mix = bases(len(places), len(places))[:, :31]
+    q, k = third.q.weight, third.k.weight
+    q[:size], k[:size] = 0, 0
+    q[places, WINDOW] = k[places, WINDOW] = math.sqrt(150.0 * math.sqrt(size)) / (0.5 * _UNIT) * mix
+    # Not the question's own words: what is near is taken from the score, by many pairs that agree there alone.
+    strength = math.sqrt(80.0 * math.sqrt(size) / 7) / (_CONSTANT * _UNIT)
+    q[3:10, CONSTANT], k[3:10, CONSTANT] = -strength, strength
+    _carry(third, 0, said / _UNIT, CONTENT, SAID, 3.0, size)
 
 
 def _look_back(

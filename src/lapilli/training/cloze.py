@@ -51,11 +51,12 @@ class ClozeQuestions:
     """Passages of some texts, each with a question about it; `texts` are lists of sentences in their order."""
 
     texts: Sequence[Sequence[str]]
+    absent: float = 0.1
 
     def __call__(self, rng: np.random.Generator) -> Dialogue:
-        """One passage with a question; one in eight asks what is not there."""
+        """One passage with a question; the share `absent` asks what is not there."""
         passage, question, answer = self._asked(rng)
-        if rng.random() < 0.12:
+        if rng.random() < self.absent:
             _, other, wanted = self._asked(rng)
             if wanted.lower() not in passage.lower():
                 question, answer = other, NOT_THERE

@@ -144,8 +144,8 @@ def _spelt(one: Given, text: str) -> Given | None:
     return Given(place.group(), one.type, one.role, slots)
 
 
-def mixture(texts: Sequence[str], trials: TrialMaterial) -> Mixture:
-    """All kinds; `texts` are English prose."""
+def mixture(texts: Sequence[str], trials: TrialMaterial, *, absent: float) -> Mixture:
+    """All kinds; `texts` are English prose, `absent` is the share of questions whose passage does not tell."""
     records = ["\n".join(record.fields.values()) for record in trials.records]
     prose = [found for text in texts if len(found := sentences(text)) > 10]
     words = {word for text in (*records, *texts[:3]) for word in re.findall(r"[A-Za-z][A-Za-z-]{2,}", text)}
@@ -155,15 +155,15 @@ def mixture(texts: Sequence[str], trials: TrialMaterial) -> Mixture:
     real = tuple(one for one in pieces if one.answer != trial_answer(()))
     talk = tuple(Exercise(question, answer) for answer, asked in _TALK for question in asked.split("|"))
     kinds: list[tuple[float, Exercises]] = [
-        (0.05, Copies(tuple(sorted(words)))),
-        (0.22, Cloze(ClozeQuestions(prose))),
-        (0.28, Passages(PassageQuestions(MadePassages("train", filler)))),
+        (0.03, Copies(tuple(sorted(words)))),
+        (0.24, Cloze(ClozeQuestions(prose, absent / 2))),
+        (0.36, Passages(PassageQuestions(MadePassages("train", filler, absent=absent)))),
         (0.2, MadeTrials(trials)),
-        (0.03, Among(talk)),
+        (0.02, Among(talk)),
     ]
     if real:
         split = [found for text in records if len(found := sentences(text)) > 3]
-        kinds += [(0.08, Cloze(ClozeQuestions(split))), (0.14, Among(real))]
+        kinds += [(0.1, Cloze(ClozeQuestions(split, absent / 2))), (0.13, Among(real))]
     return Mixture(tuple(kinds))
 
 

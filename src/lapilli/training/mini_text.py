@@ -37,7 +37,7 @@ from lapilli.training.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 VOCABULARY_SIZE = 4096
 LOOP = LoopOptions(
-    steps=700,
+    steps=1800,
     rate=2e-3,
     rates={"language.embed": 5e-4, "language.head": 1e-3},
     warmup=20,
@@ -48,6 +48,8 @@ LOOP = LoopOptions(
     save_minutes=2,
 )
 ROWS, LENGTH = 3, 512
+DOUBTS_FROM = 1300
+"""The step from which on some questions have no answer: before it can find one, a model says so to all of them."""
 READ_WEIGHT = 0.1
 
 CHAT_TEMPLATE = (
@@ -91,22 +93,32 @@ def read_exercise(tokenizer: Tokenizer, exercise: Exercise) -> tuple[np.ndarray,
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of `length` + 1 tokens filled with exercises that are whole; `rows(step)` depends on the step alone."""
+    """Rows of `length` + 1 tokens filled with exercises that are whole; those of a step depend on the step alone.
+
+    From step `turn` on, `later` takes the place of `exercises`, where there is one.
+    """
 
     tokenizer: Tokenizer
     exercises: Exercises
     rows: int
     length: int
     seed: int
+    later: Exercises | None = None
+    turn: int = 0
 
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids (R, T+1), and what each token is: 0 padding, 1 read, 2 said."""
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids (R, T+1), what each token is (0 padding, 1 read, 2 said), and what a said one counts.
+
+        A token of a short answer counts more: half of it is to find where the answer stands.
+        """
         rng = np.random.default_rng([self.seed, step])
         ids_RT = np.full((self.rows, self.length + 1), PAD_ID, dtype=np.int64)
         kinds_RT = np.zeros((self.rows, self.length + 1), dtype=np.int64)
+        counts_RT = np.ones((self.rows, self.length + 1), dtype=np.float32)
         ends, misses = [0] * self.rows, 0
+        exercises = self.exercises if self.later is None or step < self.turn else self.later
         while misses < 4:
-            ids, said = read_exercise(self.tokenizer, self.exercises(rng))
+            ids, said = read_exercise(self.tokenizer, exercises(rng))
             room = [row for row in range(self.rows) if ends[row] + len(ids) <= self.length + 1]
             if not room:
                 misses += 1
@@ -114,8 +126,9 @@ class Packed:
             row = max(room, key=lambda r: ends[r])
             place = slice(ends[row], ends[row] + len(ids))
             ids_RT[row, place], kinds_RT[row, place] = ids, 1 + said
+            counts_RT[row, place] = min(2.0, (8 / said.sum()) ** 0.5)
             ends[row] += len(ids)
-        return ids_RT, kinds_RT
+        return ids_RT, kinds_RT, counts_RT
 
 
 class TextObjective:
@@ -129,12 +142,12 @@ class TextObjective:
 
     def batches(self, first_step: int) -> Iterator[list[Tensor]]:
         # A list: the loop takes a tuple for pieces of one batch.
-        for ids_RT, kinds_RT in steps_ahead(self.packed, first_step, 0):
-            yield [torch.from_numpy(ids_RT), torch.from_numpy(kinds_RT)]
+        for arrays in steps_ahead(self.packed, first_step, 0):
+            yield [torch.from_numpy(array) for array in arrays]
 
     def loss(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """The weighted cross-entropy, that of what is read and of what is said, and the share said right."""
-        ids_BT, kinds_BT = (part.to(self.model.device) for part in batch)
+        ids_BT, kinds_BT, counts_BT = (part.to(self.model.device) for part in batch)
         positions_BT = torch.arange(ids_BT.shape[1] - 1, device=ids_BT.device).expand(len(ids_BT), -1)
         hidden_BTD = self.model(self.model.language.embed(ids_BT[:, :-1]), positions_BT)
         kinds_BT = kinds_BT[:, 1:]
@@ -143,7 +156,7 @@ class TextObjective:
         scores_NV = self.model.logits(hidden_BTD[known_BT]).float()
         losses_N = F.cross_entropy(scores_NV, said_N, reduction="none")
         answers = kinds_N == 2
-        weights_N = torch.where(answers, 1.0, self.read_weight)
+        weights_N = torch.where(answers, counts_BT[:, 1:][known_BT], self.read_weight)
         right = (scores_NV.detach().argmax(-1) == said_N)[answers].float().mean()
         return {
             "loss": (losses_N * weights_N).sum() / weights_N.sum(),
@@ -159,6 +172,7 @@ class TextWorkshop:
 
     tokenizer: Tokenizer
     exercises: Exercises
+    doubts: Exercises
     out: Path
     device: torch.device
     start: Llava | None = None
@@ -172,10 +186,10 @@ class TextWorkshop:
         `start` is a folder of an earlier `mini-text`: the run begins with its vocabulary and weights.
         """
         texts, folder = prose(data / "text"), out / "vocabulary"
-        exercises = mixture(texts, trials)
+        exercises, doubts = mixture(texts, trials, absent=0.0), mixture(texts, trials, absent=0.12)
         if start is not None:
             given = load_checkpoint(start, dtype=torch.float32)
-            shop = cls(given.prompts.tokenizer, exercises, out, device, given.model)
+            shop = cls(given.prompts.tokenizer, exercises, doubts, out, device, given.model)
             if given.config.text != text_config(shop.tokenizer.vocab_size):
                 raise TrainingError(
                     f"{start} is another model than the one made here: begin with a `mini-text`, or anew"
@@ -186,13 +200,13 @@ class TextWorkshop:
             roles = {"pad_token": PAD_ID, "bos_token": BOS_ID, "eos_token": EOS_ID}
             config = {role: SPECIAL_TOKENS[number] for role, number in roles.items()}
             Tokenizer.from_json(words, config=config).save(folder)
-        return cls(Tokenizer.from_folder(folder), exercises, out, device)
+        return cls(Tokenizer.from_folder(folder), exercises, doubts, out, device)
 
 
 def train_text(shop: TextWorkshop, *, minutes: float | None, loop: LoopOptions = LOOP) -> int:
     """The run; at its end, or when its minutes are over, the model is written to `out/model`. Returns the step."""
     model = fresh_model(shop.tokenizer, shop.exercises, loop.seed) if shop.start is None else shop.start
-    packed = Packed(shop.tokenizer, shop.exercises, ROWS, LENGTH, seed=loop.seed + 10)
+    packed = Packed(shop.tokenizer, shop.exercises, ROWS, LENGTH, loop.seed + 10, shop.doubts, DOUBTS_FROM)
     objective = TextObjective(model, packed, read_weight=READ_WEIGHT)
     step = run(objective, loop, shop.out / "text", minutes=minutes, device=shop.device)
     if join().leads:
