@@ -86,7 +86,7 @@ class Asking:
 
     def __init__(self, backend: Backend, *, max_tokens: int | None = None, window: int = WINDOW) -> None:
         context = backend.context or _UNKNOWN_CONTEXT
-        self.max_tokens = max_tokens or max(16, min(512, context // 4))
+        self.max_tokens = max_tokens or min(512, max(256, context // 8), max(16, context // 4))
         self._backend, self._window = backend, window
         self._instruction = instruction_for(backend.context)
         self._budget = max(context - self.max_tokens - _SPARE, 16)
