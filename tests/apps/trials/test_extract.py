@@ -66,6 +66,17 @@ def test_only_what_is_missing_is_asked_where_that_is_wished() -> None:
     require_valid(records, trials)
 
 
+def test_a_model_that_is_not_sure_is_not_heard() -> None:
+    unsure = ParrotBackend(lambda _: SAYING, chance=-0.7)
+    (record,) = Extractor(unsure, Options(rules=False)).records([made()])
+    assert record.status == "none"
+    assert len(list(Extractor(unsure, Options(rules=False, least=0.4)).records([made()]))) == 1
+    trial = made(stated=(Stated("Lapillin", "Drug"),))
+    (record,) = Extractor(unsure).records([trial])
+    assert (record.name, record.confidence) == ("Lapillin", 1.0)
+    assert not any(one.value == "route" and one.quote == "by mouth" for one in record.evidence)
+
+
 def test_hidden_interventions_are_seen_by_nobody() -> None:
     fields = {"public_title": "A trial", "interventions": "Drug: Lapillin"}
     trial = made(fields=fields, stated=(Stated("Lapillin", "Drug"),))

@@ -17,7 +17,9 @@ from lapilli.apps.trials.schema import Administration, Evidence, Intervention
 from lapilli.apps.trials.slots import read_dosage
 from lapilli.apps.trials.trial import ROLES, TYPES
 
-LEAST = 0.0
+LEAST = 0.7
+"""Below this confidence a small model's words were worse than none."""
+
 _RANK = {"exact": 3, "normalised": 2, "fuzzy": 1, "none": 0}
 _EDGE = re.compile(r"[^\w]+")
 _HOW = ("route", "frequency", "duration")
@@ -39,23 +41,25 @@ def said_interventions(said: Sequence[Said], fields: Mapping[str, str]) -> list[
 def merge(known: Sequence[Intervention], said: Sequence[Intervention], *, least: float = LEAST) -> list[Intervention]:
     """Interventions that are known, filled with what a model said of them, and after them what only the model found.
 
-    Below the confidence `least`, and where its name stands nowhere in the text, the model's word does not count. Where
-    the register states its interventions, there are no others.
+    Below the confidence `least` the model's word does not count, nor does a name of its own that the text has not.
+    Where the register states its interventions, there are no others.
     """
     stated = any(one.origin == "stated" for one in known)
     merged = list(known)
     for one in said:
+        if one.confidence is not None and one.confidence < least:
+            continue
         place = _place_of(one, merged)
         if place is not None:
             merged[place] = _filled(merged[place], one)
-        elif not stated and is_grounded(one) and (one.confidence is None or one.confidence >= least):
+        elif not stated and is_grounded(one):
             merged.append(one)
     return merged[:_MOST]
 
 
 def is_grounded(one: Intervention) -> bool:
-    """Whether its name stands in the text."""
-    return any(each.value == "name" and each.alignment != "none" for each in one.evidence)
+    """Whether its name stands in the text, and not just nearly."""
+    return any(each.value == "name" and each.alignment in ("exact", "normalised") for each in one.evidence)
 
 
 def normal(name: str) -> str:
