@@ -348,8 +348,8 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
 class Adding:
     """A process that adds documents once it is told to."""
 
-    def __init__(self, folder: Path, kind: str, count: int, edition: str, group: int) -> None:
-        arguments = [str(folder), kind, "0", str(count), edition, str(group)]
+    def __init__(self, folder: Path, kind: str, first: int, count: int, edition: str, group: int) -> None:
+        arguments = [str(folder), kind, str(first), str(count), edition, str(group)]
         self._process = subprocess.Popen(
             [sys.executable, made.__file__, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -389,8 +389,27 @@ def test_threads_at_once_lose_nothing(store: PassageStore) -> None:
     assert [row[0] for row in contents(store)] == [f"/made/{number:05}.txt" for number in range(16)]
 
 
+def test_all_may_begin_a_collection_at_once(kind: str, tmp_path: Path) -> None:
+    for number in range(10 if kind == "sqlite" else 1):
+        folder = tmp_path / str(number)
+        barrier = threading.Barrier(6)
+
+        def begin(first: int, folder: Path = folder, barrier: threading.Barrier = barrier) -> None:
+            store = open_made(folder, kind)
+            barrier.wait()
+            for item in drawn_items(first, 2):
+                store.put(*item)
+
+        threads = [threading.Thread(target=begin, args=(first,)) for first in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(contents(open_made(folder, kind))) == 7
+
+
 def test_processes_at_once_lose_nothing(kind: str, tmp_path: Path) -> None:
-    workers = [Adding(tmp_path, kind, count, "first", 1) for count in (25, 35)]
+    workers = [Adding(tmp_path, kind, 0, count, "first", 1) for count in (25, 35)]
     for worker in [worker.opened() for worker in workers]:
         worker.begin()
     assert sum(worker.written() for worker in workers) == 35  # those of both were written by one of them
@@ -401,15 +420,17 @@ def test_processes_at_once_lose_nothing(kind: str, tmp_path: Path) -> None:
 
 def killed_run(folder: Path, kind: str, count: int, group: int, kills: list[float]) -> None:
     """Add and be killed after so many seconds, again and again, and at last be let finish; always a source is whole."""
-    for seconds in kills:
-        worker = Adding(folder, kind, count, "second", group)
+    for number, seconds in enumerate(kills):
+        # Each begins where nobody was yet, so that it is killed while it writes and not while it passes over.
+        first = number * count // len(kills)
+        worker = Adding(folder, kind, first, count - first, "second", group)
         worker.opened().begin()
         time.sleep(seconds)
         worker.kill()
         for _, _, _, _, passages in contents(open_made(folder, kind)):
             editions = {text.split()[0] for _, _, text, *_ in passages if "edition of" in text}  # type: ignore[attr-defined]
             assert len(editions) == 1, passages
-    worker = Adding(folder, kind, count, "second", group)
+    worker = Adding(folder, kind, 0, count, "second", group)
     worker.opened().begin()
     worker.written()
 

@@ -37,6 +37,7 @@ from lapilli.apps.rag.terms import query_terms, terms
 from lapilli.errors import InputError, LapilliError, NoRoomError, StoreError
 
 _WAIT_SECONDS = 120.0
+_POLL_SECONDS = 0.005
 _PIECE = 4096  # vectors that are compared at a time
 _NEAR = 1e-5  # what a product of float32 may be off by: closer than this, vectors are compared again, each by itself
 _TABLES = """
@@ -231,7 +232,7 @@ class SqliteStore:
                 database = sqlite3.connect(
                     self._path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
                 )
-                database.execute("PRAGMA journal_mode = WAL")
+                _share(database)
             yield database
             self._idle.put(database)
             database = None
@@ -246,6 +247,19 @@ class SqliteStore:
         finally:
             if database is not None:
                 database.close()
+
+
+def _share(database: sqlite3.Connection) -> None:
+    """Have readers go on while one writes (WAL). For this change alone SQLite does not wait its turn by itself."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def _settings(database: sqlite3.Connection | None) -> Vectors | None:
