@@ -17,8 +17,8 @@ from lapilli.apps.trials.schema import Administration, Evidence, Intervention
 from lapilli.apps.trials.slots import read_dosage
 from lapilli.apps.trials.trial import ROLES, TYPES
 
-LEAST = 0.7
-"""Below this confidence a small model's words were worse than none."""
+LEAST = 0.8
+"""Below this confidence a small model's words were worse than none, on the labelled studies that may train."""
 
 _RANK = {"exact": 3, "normalised": 2, "fuzzy": 1, "none": 0}
 _EDGE = re.compile(r"[^\w]+")
