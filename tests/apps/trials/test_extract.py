@@ -77,6 +77,15 @@ def test_a_model_that_is_not_sure_is_not_heard() -> None:
     assert not any(one.value == "route" and one.quote == "by mouth" for one in record.evidence)
 
 
+@pytest.mark.parametrize(("chance", "kind"), [(-0.1, "Biological"), (-0.01, "Device")])
+def test_a_name_tells_its_type_where_the_model_is_not_quite_sure(chance: float, kind: str) -> None:
+    said = json.dumps({"interventions": [{"name": "basaltumab", "type": "Device", "role": "experimental"}]})
+    trial = made(fields={"public_title": "A study of basaltumab"})
+    parrot = ParrotBackend(lambda _: said, chance=chance)
+    (record,) = Extractor(parrot, Options(rules=False)).records([trial])
+    assert record.type == kind
+
+
 def test_hidden_interventions_are_seen_by_nobody() -> None:
     fields = {"public_title": "A trial", "interventions": "Drug: Lapillin"}
     trial = made(fields=fields, stated=(Stated("Lapillin", "Drug"),))

@@ -13,6 +13,7 @@ from typing import Any
 
 from lapilli.apps.trials.align import align
 from lapilli.apps.trials.answers import Said
+from lapilli.apps.trials.hints import type_hint
 from lapilli.apps.trials.schema import Administration, Evidence, Intervention
 from lapilli.apps.trials.slots import read_dosage
 from lapilli.apps.trials.trial import ROLES, TYPES
@@ -20,6 +21,7 @@ from lapilli.apps.trials.trial import ROLES, TYPES
 LEAST = 0.8
 """Below this confidence a small model's words were worse than none, on the labelled studies that may train."""
 
+SURE = 0.95
 _RANK = {"exact": 3, "normalised": 2, "fuzzy": 1, "none": 0}
 _EDGE = re.compile(r"[^\w]+")
 _HOW = ("route", "frequency", "duration")
@@ -99,7 +101,7 @@ def _intervention(one: Said, fields: Mapping[str, str]) -> Intervention:
     return Intervention(
         name=name,
         name_normalized=normal(name)[:400] or None,
-        type=_one_of(values.get("type"), TYPES),
+        type=_type(one, name),
         role=_one_of(role, ROLES),
         **_newness(role),
         dosage=read_dosage(dose) if dose else None,
@@ -108,6 +110,12 @@ def _intervention(one: Said, fields: Mapping[str, str]) -> Intervention:
         confidence=one.confidence,
         origin="model",
     )
+
+
+def _type(one: Said, name: str) -> Any:
+    """The type that was said; where that was not quite sure, what the name itself tells comes first."""
+    sure = one.confidence is None or one.confidence >= SURE
+    return (None if sure else type_hint(name)) or _one_of(one.values.get("type"), TYPES)
 
 
 def _newness(role: str | None) -> dict[str, Any]:
