@@ -36,13 +36,14 @@ def element_cells(element: _Element) -> Iterable[tuple[str, str]]:
 
 def read_cells(cells: Iterable[tuple[str, str]], *, file: str, position: int, complete: bool = True) -> Trial:
     """The trial of a record's names and texts, as the XML and the CSV have them."""
-    fields: dict[str, str] = {}
+    parts: dict[str, list[str]] = {}
     for tag, raw in cells:
         name = who_name(tag)
-        if name.startswith("contact_") or len(fields) >= MAX_FIELDS:
+        if name.startswith("contact_") or (name not in parts and len(parts) >= MAX_FIELDS):
             continue
         if text := clean(raw):
-            fields[name] = f"{fields[name]}\n{text}" if name in fields else text
+            parts.setdefault(name, []).append(text)
+    fields = {name: "\n".join(texts) for name, texts in parts.items()}
     own = fields.pop("trial_id", "")
     register = fields.pop("source_register", "") or register_of(own)
     _put_dates(fields)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import html
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,11 +23,14 @@ TAGS = ("Trial", "clinical_study")
 MAX_RECORD = 16 << 20
 """Bytes of one record; the largest that registers are known to write are about a tenth of it."""
 
+MAX_TAGS, MAX_ENDLESS = 200_000, 1000
+
 _CHUNK = 1 << 18
-_SALVAGED = 1 << 18  # of a record that is larger
 _KEPT = 400  # bytes between records that are looked at again, as a tag may be cut there
 _OUTSIDE = re.compile(rb"<(?:Trial|clinical_study)(?=[\s/>])|<!--|<!\[CDATA\[|<!DOCTYPE|<!ENTITY", re.IGNORECASE)
-_HIDING = re.compile(rb"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)", re.DOTALL)
+_HIDING = re.compile(rb"<!--|<!\[CDATA\[")
+_CLOSE = re.compile(rb"[ \t\r\n]{0,100}>")
+_MOST_HIDDEN = 10_000  # comments and CDATA in one record
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 _ROOT, _ROOT_END = re.compile(rb"<[A-Za-z_]"), re.compile(rb"</[A-Za-z_][\w.-]*\s*>\s*\Z")
 _CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r")
@@ -51,10 +55,16 @@ def read_elements(stream: BinaryIO, name: str) -> Iterator[tuple[_Element | None
     After the records, (None, why) once more where the file ends before its root does. Raises InputError for a DTD.
     """
     parse = _parser()
+    endless = 0
     for piece in split_records(utf8_chunks(stream), name):
         if not piece.data:
             yield None, piece.told
             continue
+        endless += not piece.whole
+        if endless > MAX_ENDLESS:
+            raise InputError(f"{name}: more than {MAX_ENDLESS} records have no end: it is no register's file")
+        if len(piece.data) > 1 << 20 and (tags := piece.data.count(b"<")) > MAX_TAGS:
+            raise InputError(f"{name}: a record has {tags} tags, at most {MAX_TAGS} are read: it is no trial")
         element, told = parse(piece)
         yield element, told
 
@@ -77,7 +87,7 @@ def split_records(chunks: Iterator[bytes], name: str) -> Iterator[Piece]:
         rooted = rooted or _ROOT.search(between) is not None
         if not tag:
             break
-        piece = _take_record(buffer, tag, more)
+        piece = _take_record(buffer, tag, more, name)
         yield piece
         if not piece.whole and over and not buffer:
             return
@@ -123,50 +133,65 @@ def _next_start(buffer: bytearray, more: Callable[[], bool], name: str) -> tuple
         del buffer[: stop + len(end)]
 
 
-def _take_record(buffer: bytearray, tag: bytes, more: Callable[[], bool]) -> Piece:
-    """Cut the record that begins the buffer off it."""
-    end_tag, start_tag = b"</" + tag, b"<" + tag
-    place = 1
-    while True:
-        stop = buffer.find(end_tag, place)
-        if stop < 0:
-            # The end may be cut in two, and so may the next record's beginning.
-            place = max(len(buffer) - len(end_tag), 1)
-            if len(buffer) > MAX_RECORD:
-                return _too_large(buffer)
-            if not more():
+def _take_record(buffer: bytearray, tag: bytes, more: Callable[[], bool], name: str) -> Piece:
+    """Cut the record that begins the buffer off it. What stands in comments and CDATA is no tag."""
+    end_tag, start_tag = b"</" + tag, b"<" + tag + b">"
+    hidden: list[tuple[int, int]] = []
+    # Where to look for the end, and for what hides it: nothing is looked at twice, or it takes the square of a length.
+    looked = seen = 1
+    for _ in range(_MOST_HIDDEN):
+        stop = buffer.find(end_tag, looked)
+        if opener := _HIDING.search(buffer, seen, stop if stop >= 0 else len(buffer)):
+            seen = looked = _after(buffer, b"]]>" if opener[0][2:3] == b"[" else b"-->", opener.end(), more, name)
+            if seen < 0:
                 return _cut_off(buffer, start_tag)
+            hidden.append((opener.start(), seen))
             continue
-        close = buffer.find(b">", stop)
-        if close < 0:
-            if more():
+        seen = max(stop if stop >= 0 else len(buffer) - 10, seen)
+        looked = stop if stop >= 0 else max(len(buffer) - len(end_tag), looked)
+        if stop >= 0:
+            if close := _CLOSE.match(buffer, stop + len(end_tag)):
+                return _taken(buffer, close.end(), start_tag, hidden)
+            rest = buffer[stop + len(end_tag) : stop + len(end_tag) + 101]
+            if rest.strip() or len(rest) > 100:
+                looked = stop + 1  # another element, whose name begins alike
                 continue
+        if len(buffer) > MAX_RECORD:
+            raise InputError(f"{name}: a record is larger than the {MAX_RECORD} bytes that are read: it is no trial")
+        if not more():
             return _cut_off(buffer, start_tag)
-        if buffer[stop + len(end_tag) : close].strip():
-            place = stop + 1  # another element, whose name begins alike
-            continue
-        data = bytes(buffer[: close + 1])
-        hides = b"<!-" in data or b"<![" in data
-        if hides and any(hit.start() < stop < hit.end() for hit in _HIDING.finditer(data)):
-            place = close
-            continue
-        again = data.find(start_tag + b">", 1)
-        if again > 0 and not (hides and any(hit.start() < again < hit.end() for hit in _HIDING.finditer(data))):
+    raise InputError(f"{name}: a record has more than {_MOST_HIDDEN} comments and tags like its own: it is no trial")
+
+
+def _after(buffer: bytearray, end: bytes, place: int, more: Callable[[], bool], name: str) -> int:
+    """Behind the next `end`; -1 where the file has none."""
+    while (found := buffer.find(end, place)) < 0:
+        place = max(len(buffer) - len(end) + 1, place)
+        if len(buffer) > MAX_RECORD:
+            raise InputError(f"{name}: a record is larger than the {MAX_RECORD} bytes that are read: it is no trial")
+        if not more():
+            return -1
+    return found + len(end)
+
+
+def _taken(buffer: bytearray, end: int, start_tag: bytes, hidden: list[tuple[int, int]]) -> Piece:
+    """The record up to `end`; up to where another one begins, should its own end be missing."""
+    again = buffer.find(start_tag, 1, end)
+    while again >= 0:
+        place = bisect_right(hidden, (again, len(buffer)))
+        if not place or hidden[place - 1][1] <= again:
+            data = bytes(buffer[:again])
             del buffer[:again]
-            return Piece(data[:again], False, "its end is missing: another record begins")
-        del buffer[: close + 1]
-        return Piece(data)
-
-
-def _too_large(buffer: bytearray) -> Piece:
-    data = bytes(buffer[:_SALVAGED])
-    buffer.clear()
-    return Piece(data, False, f"it is larger than the {MAX_RECORD} bytes that are read: its beginning is kept")
+            return Piece(data, False, "its end is missing: another record begins")
+        again = buffer.find(start_tag, hidden[place - 1][1], end)
+    data = bytes(buffer[:end])
+    del buffer[:end]
+    return Piece(data)
 
 
 def _cut_off(buffer: bytearray, start_tag: bytes) -> Piece:
     """What is left of the last record. Should another one begin in it, that is the next piece's."""
-    again = buffer.find(start_tag + b">", 1)
+    again = buffer.find(start_tag, 1)
     data = bytes(buffer[:again]) if again > 0 else bytes(buffer)
     del buffer[: len(data)]
     return Piece(data, False, "the file ends in the middle of it")
