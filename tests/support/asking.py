@@ -6,7 +6,10 @@ from lapilli.apps.backend.call import Call
 
 SCHEMA = {
     "type": "object",
-    "properties": {"shape": {"enum": ["circle", "square", "star"]}, "count": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "properties": {
+        "shape": {"enum": ["circle", "square", "star"]},
+        "count": {"type": "integer", "minimum": 0, "maximum": 9},
+    },
     "required": ["shape", "count"],
     "additionalProperties": False,
 }

@@ -25,6 +25,8 @@ LOCAL = "local"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 # Ray's name for it is odd; it has a cluster of one machine listen at 127.0.0.1 alone.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# How often it tries to reach a cluster, each time for half a minute; else it is twenty times.
+_IMPATIENT = {"RAY_gcs_server_port_wait_time_s": "1"}
 _STORE_BYTES = 128 << 20  # shards and rows are small
 
 
@@ -167,7 +169,7 @@ def _share_out(nodes: list[dict[str, Any]], count: int | None) -> tuple[int, dic
 
 def _ray(address: str) -> Any:
     """The library, told to be quiet before it is imported: it reads its variables then."""
-    for name, value in {**_QUIET, **(_LOOPBACK if address == LOCAL else {})}.items():
+    for name, value in {**_QUIET, **(_LOOPBACK if address == LOCAL else _IMPATIENT)}.items():
         os.environ.setdefault(name, value)
     try:
         import ray

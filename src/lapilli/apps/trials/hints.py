@@ -71,46 +71,44 @@ _VACCINE = re.compile(
     r"(?:vaccines?|Vaccines?)(?!\w)"
 )
 
-_KINDS: tuple[tuple[InterventionType, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (
-            "Biological",
-            r"vaccin|immunoglobulin|globulin|\bIVIG\b|interferon|plasma\b|antibod|stem cell|\bcells?\b|toxin|"
-            r"antiserum|\bserum\b|transfusion|\bBCG\b|probiotic strain|cytokine",
-        ),
-        ("Radiation", r"radiation|radiotherap|brachytherap|irradiation|\bSBRT\b|\bIMRT\b|proton therapy|radiosurg"),
-        (
-            "Dietary Supplement",
-            r"vitamin|supplement|probiotic|prebiotic|omega-3|fish oil|\bzinc\b|selenium|\bdiet\b|nutrition|"
-            r"\bmilk\b|formula\b|honey|curcumin|\bfood\b|creatine|beverage",
-        ),
-        (
-            "Diagnostic Test",
-            r"\bPCR\b|\btest(?:s|ing)?\b|\bscan\b|\bMRI\b|imaging|ultraso|tomograph|\bassay|screening|"
-            r"biomarker|swab|sampl|electrocardiogra|\bECG\b|\bEEG\b|diagnos|spirometr",
-        ),
-        (
-            "Device",
-            r"device|stent|catheter|\bmask\b|laser|stimulat|\bTMS\b|\btDCS\b|pump|implant|lens|ventilat|"
-            r"\bCPAP\b|cannula|\bapp\b|prosthe|brace|splint|monitor|robot|electrode|helmet|valve|balloon|mesh|"
-            r"suture|needle|system\b",
-        ),
-        (
-            "Procedure",
-            r"surg|ectom|plasty|oscop|otomy|transplant|resection|acupunct|intubat|biops|\bblock\b|anesthe|"
-            r"anaesthe|\bECMO\b|extracorporeal|dialysis|procedure|puncture|drainage|ablation|technique|"
-            r"massage|manipulat|coagulation|angioplast|insertion|bypass|embolization|insemination|graft",
-        ),
-        (
-            "Behavioral",
-            r"behavi|cognitive|counsel|educat|training|program|psycho|mindful|motivation|coaching|exercise|"
-            r"yoga|\btherapy session|interview|self-manag|lifestyle|support group|intervention|meditation|"
-            r"\bCBT\b|rehabilit|telehealth|text messag|incentive|workshop|curriculum|reminder",
-        ),
-        ("Genetic", r"\bgene\b|genetic|genom|sequencing"),
-    )
-)  # fmt: skip
+_WORDS: tuple[tuple[InterventionType, str], ...] = (
+    (
+        "Biological",
+        r"vaccin|immunoglobulin|globulin|\bIVIG\b|interferon|plasma\b|antibod|stem cell|\bcells?\b|toxin|"
+        r"antiserum|\bserum\b|transfusion|\bBCG\b|probiotic strain|cytokine",
+    ),
+    ("Radiation", r"radiation|radiotherap|brachytherap|irradiation|\bSBRT\b|\bIMRT\b|proton therapy|radiosurg"),
+    (
+        "Dietary Supplement",
+        r"vitamin|supplement|probiotic|prebiotic|omega-3|fish oil|\bzinc\b|selenium|\bdiet\b|nutrition|"
+        r"\bmilk\b|formula\b|honey|curcumin|\bfood\b|creatine|beverage",
+    ),
+    (
+        "Diagnostic Test",
+        r"\bPCR\b|\btest(?:s|ing)?\b|\bscan\b|\bMRI\b|imaging|ultraso|tomograph|\bassay|screening|"
+        r"biomarker|swab|sampl|electrocardiogra|\bECG\b|\bEEG\b|diagnos|spirometr",
+    ),
+    (
+        "Device",
+        r"device|stent|catheter|\bmask\b|laser|stimulat|\bTMS\b|\btDCS\b|pump|implant|lens|ventilat|"
+        r"\bCPAP\b|cannula|\bapp\b|prosthe|brace|splint|monitor|robot|electrode|helmet|valve|balloon|mesh|"
+        r"suture|needle|system\b",
+    ),
+    (
+        "Procedure",
+        r"surg|ectom|plasty|oscop|otomy|transplant|resection|acupunct|intubat|biops|\bblock\b|anesthe|"
+        r"anaesthe|\bECMO\b|extracorporeal|dialysis|procedure|puncture|drainage|ablation|technique|"
+        r"massage|manipulat|coagulation|angioplast|insertion|bypass|embolization|insemination|graft",
+    ),
+    (
+        "Behavioral",
+        r"behavi|cognitive|counsel|educat|training|program|psycho|mindful|motivation|coaching|exercise|"
+        r"yoga|\btherapy session|interview|self-manag|lifestyle|support group|intervention|meditation|"
+        r"\bCBT\b|rehabilit|telehealth|text messag|incentive|workshop|curriculum|reminder",
+    ),
+    ("Genetic", r"\bgene\b|genetic|genom|sequencing"),
+)
+_KINDS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _WORDS)
 _OTHER = re.compile(
     r"questionnaire|survey|standard (?:of )?care|usual care|standard treatment|observation|"
     r"no (?:intervention|treatment)|data collection|registry|care as usual|conventional",

@@ -75,10 +75,8 @@ def _product(block: dict[str, list[str]]) -> Stated | None:
     substances = values("inn or proposed inn", "active substance")
     own = values("product name", "trade name")
     substances = list(dict.fromkeys(substances))
-    # Of several substances the product's own name tells; without one they are named together.
-    if len(substances) < 2:
-        names = substances + own
-    else:
+    names = substances + own
+    if len(substances) > 1:  # the product's own name tells; without one they are named together
         names = own + substances if own else [" + ".join(substances)]
     names += values("other descriptive name", "product code", "current sponsor code")
     kept = list({name.lower(): name for name in reversed(names)}.values())[::-1]
