@@ -175,7 +175,7 @@ def test_an_exercise_is_read_token_for_token_as_its_prompt(tokenizer: Tokenizer,
 
 def test_rows_hold_whole_exercises_and_depend_on_the_step_alone(tokenizer: Tokenizer, mixture: made.Mixture) -> None:
     packed = Packed(tokenizer, mixture, rows=3, length=400, seed=1)
-    ids_RT, kinds_RT, counts_RT = packed(4)
+    ids_RT, kinds_RT, _ = packed(4)
     again_RT = packed(4)[0]
     assert ids_RT.shape == (3, 401)
     assert np.array_equal(ids_RT, again_RT)

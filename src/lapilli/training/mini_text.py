@@ -37,7 +37,7 @@ from lapilli.training.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 VOCABULARY_SIZE = 4096
 LOOP = LoopOptions(
-    steps=1800,
+    steps=6000,
     rate=2e-3,
     rates={"language.embed": 5e-4, "language.head": 1e-3},
     warmup=20,
@@ -48,7 +48,7 @@ LOOP = LoopOptions(
     save_minutes=2,
 )
 ROWS, LENGTH = 3, 512
-DOUBTS_FROM = 1300
+DOUBTS_FROM = 4000
 """The step from which on some questions have no answer: before it can find one, a model says so to all of them."""
 READ_WEIGHT = 0.1
 
