@@ -54,7 +54,7 @@ class App(Shelf):
         if path is not None and config is not None:
             raise InputError("give config_path or config, not both")
         if auto_deploy:
-            raise InputError("auto_deploy: there is nothing to deploy to; `lapilli serve` serves documents as well")
+            raise InputError("auto_deploy: there is nothing to deploy to; leave it out, the App works here")
         read = AppConfig.read(Path(path)) if path is not None else AppConfig.of({} if config is None else config)
         return cls(config=read, **given)
 

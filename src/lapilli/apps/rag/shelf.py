@@ -18,7 +18,8 @@ from lapilli.errors import InputError
 if TYPE_CHECKING:
     from lapilli.apps.backend.call import Backend
     from lapilli.apps.embedders import Embedder
-    from lapilli.apps.rag.adding import Added, Step
+    from lapilli.apps.rag.adding import Added, Step, Unread
+    from lapilli.apps.rag.sources import Source
     from lapilli.apps.rag.store import PassageStore, SourceEntry
 
 _LOG = logging.getLogger("lapilli.rag")
@@ -176,11 +177,28 @@ class Shelf:
         `note` hears what is left out of folders: hidden files, links that lead out of them. With `roots` nothing is
         read that does not lie in these: for those who ask from elsewhere.
         """
-        from lapilli.apps.rag.adding import add_documents, find_all
+        from lapilli.apps.rag.adding import find_all
+
+        return self._added(list(find_all(sources, kind, note, roots)), chunker, metadata, tell)
+
+    def add_file(self, name: str, data: bytes, *, metadata: Mapping[str, Value] | None = None) -> Added:
+        """Add a file that somebody sent, under that name. Raises InputError for a name that cannot be kept."""
+        from lapilli.apps.rag.sources import Source
+
+        return self._added([Source.of_bytes(name, data)], None, metadata, lambda step: None)
+
+    def _added(
+        self,
+        sources: Sequence[Source | Unread],
+        chunker: ChunkerPart | Mapping[str, Any] | None,
+        metadata: Mapping[str, Value] | None,
+        tell: Callable[[Step], None],
+    ) -> Added:
+        from lapilli.apps.rag.adding import add_documents
 
         return add_documents(
             self.store,
-            list(find_all(sources, kind, note, roots)),
+            sources,
             embedder=self.embedder,
             describe=self._describe,
             cutting=part_of(ChunkerPart, chunker, self.config.chunker),

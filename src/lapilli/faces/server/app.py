@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from lapilli import __version__
 from lapilli.faces.residents import Residents
-from lapilli.faces.server import anthropic, models, native, openai
+from lapilli.faces.server import anthropic, documents, models, native, openai
 from lapilli.faces.server.guard import Guard, GuardOptions
 from lapilli.faces.server.metrics import Metrics
 from lapilli.faces.server.problems import HttpError, problem
@@ -80,6 +80,7 @@ def routes() -> list[BaseRoute]:
         *models.routes(),
         *openai.routes(),
         *anthropic.routes(),
+        *documents.routes(),
         *(Route(path, elsewhere, methods=methods) for path, methods in ELSEWHERE),
         Route("/metrics", metrics, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),

@@ -26,6 +26,7 @@ COUNTED = frozenset(
     f"/{path}"
     for path in (
         *("api/generate", "api/chat", "api/embed", "api/embeddings"),
+        *("api/documents", "api/documents/search", "api/documents/ask"),
         *("v1/chat/completions", "v1/completions", "v1/embeddings", "v1/responses", "v1/messages"),
     )
 )
