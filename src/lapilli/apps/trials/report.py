@@ -288,7 +288,7 @@ def _embed(value: Any) -> str:
 
 
 def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return "-".join(("sha256", base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()))
 
 
 def _asset(name: str) -> str:

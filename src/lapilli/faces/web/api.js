@@ -43,10 +43,12 @@ async function request(path, { method = "GET", body, signal } = {}) {
   for (;;) {
     const key = keptKey();
     const headers = key ? { authorization: `Bearer ${key}` } : {};
-    if (body !== undefined) headers["content-type"] = "application/json";
+    // A file goes as it is, everything else as JSON.
+    const whole = body instanceof Blob;
+    if (body !== undefined && !whole) headers["content-type"] = "application/json";
     let response;
     try {
-      response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
+      response = await fetch(path, { method, headers, body: whole ? body : body && JSON.stringify(body), signal, cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Away("The server does not answer.");
@@ -75,6 +77,11 @@ async function refusal(response) {
 /** The JSON that a path answers. */
 export async function call(path, options) {
   return (await request(path, options)).json();
+}
+
+/** What a path answers, as it is. */
+export async function fetchBlob(path) {
+  return (await request(path)).blob();
 }
 
 /** The objects of an NDJSON stream, as they come; raises `Cut` if the last is not `done`. */

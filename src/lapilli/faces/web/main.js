@@ -4,6 +4,7 @@ import { Away, whenKeyIsNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import * as tree from "./conversation.js";
+import { Desk } from "./documents.js";
 import { find, make, say, setIcon, toast } from "./dom.js";
 import { wireDrop } from "./drop.js";
 import * as history from "./history.js";
@@ -256,6 +257,9 @@ async function start() {
   find("examples").append(...EXAMPLES.map((text) => make("button", { type: "button", onclick: () => { composer.words.value = text; composer.focus(); } }, text)));
   setIcon(find("settings-open"), "gear");
   find("settings-open").onclick = () => openSettings(chat.conversation, () => { if (Object.keys(chat.conversation.turns).length) chat.saveSoon(chat.conversation); });
+  const desk = new Desk(() => chat.conversation.model);
+  find("documents-open").prepend(icon("document"));
+  find("documents-open").onclick = () => desk.open();
   wireTheme(find("theme"));
   wireAside();
   wireDrop(find("drop"), (files) => composer.add(files));
