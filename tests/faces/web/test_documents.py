@@ -1,4 +1,4 @@
-"""The desk in a browser, before the real server: files fall in, a question is answered, a citation lights its passage."""
+"""The desk in a browser, before the real server: files fall in, a question is answered, a citation is lit."""
 
 from __future__ import annotations
 
