@@ -50,7 +50,7 @@ async def answer(question: Question, residents: Residents) -> AsyncGenerator[Sai
     question = _settled(question, package)
     options = read_options(question.defaults, package.parameters, question.sampling)
     constraint = await _constraint(question.form)
-    reader = await asyncio.to_thread(_reader, question, package)
+    reader = await asyncio.to_thread(_reader, question, package) if _is_mixed(question) else None
     async with residents.seat(package, question.keep_alive) as resident:
         ask = dataclasses.replace(
             _ask(question, package),
@@ -267,10 +267,13 @@ def _template(question: Question, package: Package) -> TemplateText | None:
 # --- what is said ---
 
 
-def _reader(question: Question, package: Package) -> ReplyReader | None:
-    """What tells thoughts and calls from words; None where an answer is nothing but words."""
-    if question.raw or not (question.tools or question.think is not None):
-        return None
+def _is_mixed(question: Question) -> bool:
+    """Whether thoughts or calls may come among the words of the answer."""
+    return not question.raw and (bool(question.tools) or question.think is not None)
+
+
+def _reader(question: Question, package: Package) -> ReplyReader:
+    """What tells thoughts and calls from words."""
     text = _template(question, package) or package.chat_template
     return ReplyReader.for_template(
         ChatTemplate.from_text(text.language, text.text), tools=question.tools, think=question.think
