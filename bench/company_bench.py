@@ -56,6 +56,7 @@ def main() -> None:
     publish(users(ours, theirs, draw, options.repeats))
     publish(patience(ours, draw, options.repeats))
     publish(records(ours, theirs, draw, options.records))
+    theirs.close()
 
 
 def users(ours: LocalModel, theirs: LlamaCpp, draw: np.random.Generator, repeats: int) -> Section:
@@ -166,6 +167,11 @@ class LlamaCpp:
         wish.n_ctx, wish.n_seq_max, wish.n_batch = 4096, USERS, 512
         wish.n_threads = wish.n_threads_batch = threads
         self._slots = llama_cpp.llama_init_from_model(self.model._model.model, wish)
+
+    def close(self) -> None:
+        """Free its memory while its log's function is still there to be called."""
+        self._c.llama_free(self._slots)
+        self.model.close()
 
     def rate(self, prompts: Sequence[Sequence[int]]) -> float:
         """Tokens a second of sequences that are decoded together, a token of each in a batch."""

@@ -35,7 +35,6 @@ _WIDE_TO = {
 }  # fmt: skip
 _WIDE = re.compile(f"[{''.join(_WIDE_TO)}]")
 _CONTROL = {**dict.fromkeys((*range(32), 127), None), 9: " ", 10: "\n", 13: "\n", 30: "\x1e"}
-_BLANKS = re.compile(r" {2,}")
 _PARAGRAPH = re.compile(r"\n{2,}")
 _AT_HYPHEN = re.compile(r"(?<=[^\W\d_]-)\n(?=[^\W\d_])")
 _BETWEEN_CJK = re.compile(
@@ -93,7 +92,8 @@ def _without_markup(text: str) -> str:
 
 def _with_even_blanks(text: str) -> str:
     # Plain replacing, as most of a register's bytes are blanks, and patterns are slow at those.
-    text = _BLANKS.sub(" ", text)
+    while "  " in text:
+        text = text.replace("  ", " ")
     if "\n" in text:
         text = text.replace(" \n", "\n").replace("\n ", "\n")
         text = _PARAGRAPH.sub("\x1e", text)
