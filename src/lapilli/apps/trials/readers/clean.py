@@ -13,6 +13,7 @@ _ODD = re.compile(
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _ATTRIBUTES = r"""(?:\s+[A-Za-z][\w:-]{0,40}\s*=\s*(?:"[^"<>]{0,500}"|'[^'<>]{0,500}'|[^\s"'<>]{1,200}))*"""
+_TAG = re.compile(r"</?[A-Za-z]")
 _BLOCK = re.compile(
     r"</?(?:br|p|div|li|ul|ol|tr|table|tbody|thead|h[1-6]|dl|dt|dd|hr|blockquote)" + _ATTRIBUTES + r"\s*/?>",
     re.IGNORECASE,
@@ -35,12 +36,10 @@ _WIDE_TO = {
 }  # fmt: skip
 _WIDE = re.compile(f"[{''.join(_WIDE_TO)}]")
 _CONTROL = {**dict.fromkeys((*range(32), 127), None), 9: " ", 10: "\n", 13: "\n", 30: "\x1e"}
-_PARAGRAPH = re.compile(r"\n{2,}")
 _AT_HYPHEN = re.compile(r"(?<=[^\W\d_]-)\n(?=[^\W\d_])")
 _BETWEEN_CJK = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff\uff01-\uff5e])\n(?=[\u3040-\u30ff\u3400-\u9fff\uff01-\uff5e])"
 )
-_BREAKS = re.compile(r"\x1e+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _EMPTY = frozenset({";", "-", "--", ".", "null", "none.", "n.a."})
 
@@ -82,7 +81,7 @@ def _without_markup(text: str) -> str:
         text = _RETURN.sub("\n", text)
     if not text.isprintable():
         text = text.replace("\r\n", "\n").translate(_CONTROL)
-    if "<" in text:
+    if "<" in text and _TAG.search(text):
         text = _BLOCK.sub("\x1e", text)
         text = _INLINE.sub("", text)
         if "</" in text:
@@ -96,12 +95,15 @@ def _with_even_blanks(text: str) -> str:
         text = text.replace("  ", " ")
     if "\n" in text:
         text = text.replace(" \n", "\n").replace("\n ", "\n")
-        text = _PARAGRAPH.sub("\x1e", text)
+        text = text.replace("\n\n", "\x1e").replace("\x1e\n", "\x1e")
         if "-\n" in text:
             text = _AT_HYPHEN.sub("", text)
         if not text.isascii():
             text = _BETWEEN_CJK.sub("", text)
         text = text.replace("\n", " ")
     if "\x1e" in text:
-        text = _BREAKS.sub("\n", text.replace(" \x1e", "\x1e").replace("\x1e ", "\x1e"))
+        text = text.replace(" \x1e", "\x1e").replace("\x1e ", "\x1e")
+        while "\x1e\x1e" in text:
+            text = text.replace("\x1e\x1e", "\x1e")
+        text = text.replace("\x1e", "\n")
     return text.strip()
