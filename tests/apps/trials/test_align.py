@@ -39,6 +39,7 @@ def quote(value: str, text: str, after: int = 0) -> tuple[str, str]:
         ("hydroxychlorquin sulphate", "oral hydroxychloroquine sulfate x", "hydroxychloroquine sulfate", "fuzzy"),
         ("lopinavir and ritonavir tablets", "Tablets: lopinavir/ritonavir", "Tablets: lopinavir/ritonavir", "fuzzy"),
         ("aspirin 100 mg", "placebo of some kind", "", "none"),
+        ("lapillin tablets twice daily", f"lapillin {'x ' * 20}tablets {'x ' * 20}twice {'x ' * 20}daily", "", "none"),
         ("...", "a ... b", "", "none"),
         ("", "text", "", "none"),
         ("text", "", "", "none"),

@@ -18,7 +18,7 @@ from lapilli.apps.trials.trial import Arm, Stated, Trial
 from lapilli.apps.trials.vocabulary import Basis, Role
 
 RULES = ("public_title", "scientific_title", "arms", "summary")
-"""The fields in which rules look, in this order."""
+"""The fields in which rules look, in this order: never the register's own field of interventions."""
 
 _MOST = 32
 _MOST_TEXT = 20_000
@@ -72,7 +72,6 @@ _STUDY = re.compile(
 _SENTENCES = re.compile(r"[.。]\s*\S")
 # What is given together: "A + B", "A combined with B".
 _TOGETHER = re.compile(r"\s*(?:\+|＋|\bcombined with\b|\bplus\b|联合)\s*", re.IGNORECASE)
-_HIDDEN = ("interventions", "intervention_terms")
 
 
 def stated_interventions(trial: Trial) -> list[Intervention]:
@@ -97,7 +96,7 @@ def rule_based(trial: Trial, hide_interventions: bool = False) -> list[Intervent
     """
     if not hide_interventions and (stated := stated_interventions(trial)):
         return stated
-    fields = {name: text[:_MOST_TEXT] for name, text in trial.fields.items() if name not in _HIDDEN}
+    fields = {name: trial.fields[name][:_MOST_TEXT] for name in RULES if name in trial.fields}
     found: dict[str, Intervention] = {}
     for name, field, start in _candidates(fields):
         key = name.lower()
