@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from numbers_page import Section, publish
 
 ASK = {"model": "mini", "prompt": "What is there?", "format": "json"}
@@ -162,9 +163,10 @@ def occupied(port: int) -> int:
 
 def memory(process: int) -> int:
     """Bytes in memory of a process and its children."""
-    total = int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    for listed in Path(f"/proc/{process}/task").glob("*/children"):
-        total += sum(memory(int(child)) for child in listed.read_text().split())
+    total = psutil.Process(process).memory_info().rss
+    for child in psutil.Process(process).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += child.memory_info().rss
     return total
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from adapters import write_adapter
 from PIL import Image
+from processes import gone
 
 import lapilli
 from lapilli.engine.ask import Ask, LoadOrder, News
@@ -381,7 +382,7 @@ def test_a_child_dies_with_its_parent() -> None:
         os.kill(child, 0)
         parent.kill()
     until = time.monotonic() + 5
-    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+    while not gone(child):
         assert time.monotonic() < until, "it lives on"
         time.sleep(0.02)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import family, gone
 
 from lapilli.errors import InputError
 from lapilli.faces.serving import check_reach, claim
@@ -287,21 +287,12 @@ def test_the_real_thing_answers_and_leaves_nothing_behind(start: Start) -> None:
         assert json.loads(answer.body)["eval_count"] == 4
 
     asyncio.run(work())
-    children = _children(served.process.pid)
+    children = family(served.process.pid)
     assert children or not sys.platform.startswith("linux")
     served.process.send_signal(signal.SIGTERM)
     assert served.end() == 0
     assert is_free(served.port)
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not any(not gone(child) for child in children)
     log = "".join(served.log)
     assert re.search(r"127\.0\.0\.1 POST /api/generate 200 \d+\.\d{3}s", log)
     assert "canary-prompt" not in log
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found

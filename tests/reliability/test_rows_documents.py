@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import CANARY, _children, _memory, _Sink, no_leak
+from live_server import CANARY, _Sink, no_leak
+from processes import family, memory
 from written_documents import lay_out, read, write_docx, write_pdf, write_zip
 
 from lapilli.apps.rag.document import Document
@@ -59,7 +60,7 @@ class _Peak:
     """The most memory of this process and its children while something ran, over what it was before."""
 
     def __enter__(self) -> _Peak:
-        self.before = self.most = _memory()
+        self.before = self.most = memory(os.getpid())
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -67,7 +68,7 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):
-            self.most = max(self.most, _memory())
+            self.most = max(self.most, memory(os.getpid()))
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -364,7 +365,7 @@ def test_t88_a_pdf_that_takes_its_time_is_ended(watched: Path) -> None:
     slow = write_pdf(["A line of words.\n" * 40] * 2000)
     with pytest.raises(InputError, match=r"takes more than 0\.5 s"):
         read(slow, "a.pdf", limits=ReadLimits(seconds=0.5))
-    assert len(_children(os.getpid())) < 20
+    assert len(family(os.getpid())) < 20
 
 
 PARAGRAPH = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from faulty_registry import FaultyRegistry
 from PIL import Image, ImageDraw
+from processes import memory
 from serving import serving
 
 CANARY = "canary-7f3a9c"
@@ -80,7 +81,7 @@ class Live:
 
     def memory(self) -> int:
         """Bytes in memory of the server's process and of all that it started."""
-        return _memory()
+        return memory(os.getpid())
 
     def is_idle(self, seconds: float = 1) -> bool:
         """Whether nobody is being answered, and nobody waits, within a time."""
@@ -197,14 +198,14 @@ def oracles(
     """
     canary = tmp_path / "canary"
     canary.write_text("untouched")
-    store, memory = _tree(live.home), _memory()
+    store, before = _tree(live.home), memory(os.getpid())
     sinks = [_Sink("127.0.0.1"), _Sink("127.0.0.2")]
     yield
     started = time.monotonic()
     assert live.get("/api/version").status_code == 200, "O1"
     assert time.monotonic() - started < 1, "O1"
     assert live.is_idle(), "O7"
-    assert _memory() - memory < 256 << 20, "O2"
+    assert memory(os.getpid()) - before < 256 << 20, "O2"
     assert canary.read_text() == "untouched", "O3"
     assert not {name for name in _tree(live.home) - store if name.endswith(".part")}, "O3"
     for body, answer in controls:
@@ -218,26 +219,6 @@ def oracles(
 
 def _tree(folder: Path) -> set[str]:
     return {str(path) for path in folder.rglob("*")}
-
-
-def _memory() -> int:
-    """Bytes in memory of this process and its children."""
-    total = 0
-    for process in [os.getpid(), *_children(os.getpid())]:
-        try:
-            pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        except OSError:
-            continue
-        total += pages * os.sysconf("SC_PAGE_SIZE")
-    return total
-
-
-def _children(process: int) -> list[int]:
-    found = []
-    for listed in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in listed.read_text().split():
-            found += [int(child), *_children(int(child))]
-    return found
 
 
 class _Sink:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from processes import family, gone
 
 from lapilli.apps.executors.opening import open_executor
 from lapilli.apps.executors.processes import ProcessExecutor
@@ -31,54 +31,49 @@ def numbers(done: list[Done]) -> list[list[int]]:
     return [[row["item"]["n"] for row in each.rows] for each in sorted(done, key=lambda each: each.number)]
 
 
-def children() -> set[int]:
-    """The processes that this one has begun."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
-
-
 def test_all_is_done_once() -> None:
     done = list(ProcessExecutor(2).run(rehearsal(), shards(9)))
     assert numbers(done) == [[2 * n, 2 * n + 1] for n in range(9)]
 
 
 def test_nobody_is_begun_for_nothing() -> None:
-    before = children()
+    before = family()
     assert list(ProcessExecutor(2).run(rehearsal(), iter(()))) == []
-    assert children() == before
+    assert family() == before
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_shards_are_done_again() -> None:
-    before, done, killed = children(), [], set()
+    before, done, killed = family(), [], set()
     for each in ProcessExecutor(2).run(rehearsal(seconds=0.03), shards(12)):
         done.append(each)
         if len(done) in (2, 6):
-            victim = min(children() - before - killed)
+            victim = min(family() - before - killed)
             os.kill(victim, signal.SIGKILL)
             killed.add(victim)
     assert len(killed) == 2
     assert numbers(done) == [[2 * n, 2 * n + 1] for n in range(12)]
-    assert children() == before
+    assert family() == before
 
 
 def test_leaving_early_ends_all() -> None:
-    before = children()
+    before = family()
     run = ProcessExecutor(2).run(rehearsal(seconds=0.01), shards(1000))
     next(run)
-    assert len(children() - before) == 2
+    assert len(family() - before) == 2
     run.close()
-    assert children() == before
+    assert family() == before
 
 
 def test_workers_end_with_the_process_that_began_them() -> None:
     program = """
-import os, sys, time
-from pathlib import Path
+import time
+import psutil
 from lapilli.apps.executors.processes import ProcessExecutor
 from lapilli.apps.jobs.work import Shard, Worker
 worker = Worker("lapilli.apps.jobs.rehearsal:open_rehearsal", {"seconds": 0.01})
 run = ProcessExecutor(2).run(worker, (Shard(n, [{"n": n}]) for n in range(10_000)))
 next(run)
-print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
+print(*(child.pid for child in psutil.Process().children()), flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as coordinator:
@@ -87,7 +82,7 @@ time.sleep(60)
         coordinator.kill()
     assert len(found) == 2
     end = time.monotonic() + 10
-    while any(Path("/proc", child).exists() for child in found):
+    while any(not gone(int(child)) for child in found):
         assert time.monotonic() < end, "a worker outlived its coordinator"
         time.sleep(0.02)
 

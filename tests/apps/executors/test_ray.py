@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import family, gone
 
 from lapilli.apps.executors.local import LocalExecutor
 from lapilli.apps.jobs.job import Job
@@ -153,7 +154,7 @@ def test_one_that_lapilli_starts_listens_at_this_machine_alone(tmp_path: Path, w
     driver.done()
     assert parts(tmp_path / "job") == whole
     end = time.monotonic() + 30
-    while left := [pid for pid in begun if Path("/proc", str(pid)).exists()]:
+    while left := [pid for pid in begun if not gone(pid)]:
         assert time.monotonic() < end, f"{left} have outlived the run"
         time.sleep(0.1)
 
@@ -163,16 +164,6 @@ def test_a_cluster_that_is_not_there_is_told_of(tmp_path: Path) -> None:
         [sys.executable, "-c", DRIVER, str(tmp_path / "job"), "127.0.0.1:1025", "0"], capture_output=True, text=True
     )
     assert "InputError: no Ray cluster at 127.0.0.1:1025" in driver.stderr
-
-
-def family(pid: int) -> set[int]:
-    """The processes that a process has begun, and those that they have."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir() if Path(f"/proc/{pid}/task").exists() else ():
-        with contextlib.suppress(OSError):
-            for child in map(int, (task / "children").read_text().split()):
-                found |= {child, *family(child)}
-    return found
 
 
 def reachable(pid: int) -> list[str]:
