@@ -162,3 +162,12 @@ def test_a_machine_that_is_gone_ends_the_asking_and_blames_nobody() -> None:
     assert [one.code for one in found] == ["machine" if one.about == 2 else "" for one in found]
     with pytest.raises(EngineGoneError):
         list(itertools.islice(hearing, 100))
+
+
+def test_stumbles_far_apart_end_nothing() -> None:
+    def answer(call: Call) -> str:
+        if int(call.messages[-1].text.split()[-1]) % 2:
+            raise EngineGoneError("the process ended")
+        return naming(call)
+
+    assert [one.code for one in heard(answer, topics(80))] == ["", "machine"] * 40

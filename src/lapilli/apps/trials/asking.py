@@ -146,6 +146,8 @@ class Asking:
         """Put one answer into its case; what did not fit, or was cut, is asked again in two."""
         if isinstance(reply, LapilliError) and not isinstance(reply, InputError):
             reply = self._again(question, reply)
+        else:
+            self._in_a_row = 0
         if isinstance(reply, LapilliError):
             mine = isinstance(reply, InputError)
             if not (mine and depth < _HALVINGS and self._halve(case, question, depth)):
