@@ -20,7 +20,7 @@ from lapilli.apps.executors.local import LocalExecutor
 from lapilli.apps.executors.processes import ProcessExecutor
 from lapilli.apps.jobs.export import export
 from lapilli.apps.jobs.job import Job
-from lapilli.errors import InputError, LapilliError
+from lapilli.errors import EngineGoneError, InputError, LapilliError
 from lapilli.faces.cli import main
 
 
@@ -120,6 +120,21 @@ def test_what_fails_is_told_in_its_own_rows(folder: Path) -> None:
     ]  # fmt: skip
     assert rows[2]["error"] == "nowhere.png: No such file or directory"
     assert rows[7]["value"] is None
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_machine_that_is_gone_ends_the_run_and_one_that_stumbles_does_not(folder: Path, each: int) -> None:
+    def answers(call: Call) -> str:
+        if int(call.messages[-1].text) % each == 0:
+            raise EngineGoneError("the process ended")
+        return "fine"
+
+    path = write(folder, *({"question": str(number)} for number in range(60)))
+    if each == 1:
+        with pytest.raises(EngineGoneError, match="the process ended"):
+            asked(path, ParrotBackend(answers))
+    else:
+        assert ["error" in row for row in asked(path, ParrotBackend(answers))] == [True, False] * 30
 
 
 def test_carried_pictures_have_the_same_rows(folder: Path) -> None:
