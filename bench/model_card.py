@@ -112,7 +112,7 @@ def stages() -> str:
         ("language", "English, and dialogues about pictures as text", "the decoder", recipe.LANGUAGE_LOOP,
          recipe.LANGUAGE.batch),
         ("align", "pictures and their captions", "the projector alone", recipe.ALIGN_LOOP, recipe.ALIGN_BATCH),
-        ("tune", "conversations about pictures", "projector and decoder", recipe.TUNE_LOOP, recipe.TUNE_BATCH),
+        ("tune", "conversations about pictures", "tower, projector and decoder", recipe.TUNE_LOOP, recipe.TUNE_BATCH),
     ]  # fmt: skip
     return table(
         ["stage", "from", "what learns", "steps", "batch", "peak rate"],

@@ -1,7 +1,8 @@
 """`lapilli train mini align` and `train mini tune`: a decoder learns to speak about what the tower sees.
 
-The two stages of LLaVA (arXiv 2304.08485): first the projector alone learns from captions, then projector and
-decoder from conversations. The tower stays as it is. Loss is on the answers and their `</s>`, on nothing else.
+The two stages of LLaVA (arXiv 2304.08485): first the projector alone learns from captions, then all that speaks from
+conversations, and with it the tower where it is told to (arXiv 2408.03326). Loss is on the answers and their `</s>`,
+on nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lapilli.training.vocabulary import PAD_ID
 if TYPE_CHECKING:
     from lapilli.inputs.tokenizer import Tokenizer
 
-Trained = Literal["projector", "projector+language"]
+Trained = Literal["projector", "projector+language", "projector+language+vision"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,8 @@ class InstructObjective:
     ) -> None:
         self.model, self.tokenizer, self.lesson, self.options = model, tokenizer, lesson, options
         model.requires_grad_(False)
-        assert model.projector is not None
-        model.projector.requires_grad_(True)
-        if train == "projector+language":
-            model.language.requires_grad_(True)
+        for part in train.split("+"):
+            model.get_submodule(part).requires_grad_(True)
 
     def modules(self) -> Llava:
         return self.model
@@ -118,7 +117,5 @@ class InstructObjective:
     def _features(self, pixels_PHWC: np.ndarray) -> list[Tensor]:
         if not len(pixels_PHWC):
             return []
-        with torch.no_grad():
-            pixels_PCHW = normalise_pixels(torch.from_numpy(pixels_PHWC)).to(self.model.device)
-            seen_PND = self.model.see(pixels_PCHW)
-        return list(self.model.project(seen_PND))
+        pixels_PCHW = normalise_pixels(torch.from_numpy(pixels_PHWC)).to(self.model.device)
+        return list(self.model.project(self.model.see(pixels_PCHW)))

@@ -43,19 +43,22 @@ class CaptionLessons:
 class ConversationLessons:
     """Stage two: the n-th picture and a conversation about it; now and then small talk without a picture.
 
-    `questions` are some that need a picture: asked without one, the answer asks for it.
+    `questions` are some that need a picture: asked without one, the answer asks for it. Of the pictures, `word_share`
+    are of a word alone, over and above those of the mixture.
     """
 
     art: Art
     seed: int
     questions: tuple[str, ...]
     talk_share: float = 0.08
+    word_share: float = 0.2
 
     def __call__(self, number: int) -> Lesson:
         rng = np.random.default_rng([self.seed, number, 2])
         if rng.random() < self.talk_share:
             return Lesson(smalltalk(rng, self.questions))
-        scene = scene_at(number, self.seed, self.art, "train")
+        kind = "word" if rng.random() < self.word_share else None
+        scene = scene_at(number, self.seed, self.art, "train", kind)
         return Lesson(Dialogue(tuple(conversation(scene, rng))), scene.pixels_HWC)
 
 

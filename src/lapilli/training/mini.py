@@ -3,7 +3,7 @@
 tower     pictures and their words            -> a vision tower
 language  English and the language of answers -> a decoder
 align     captions                            -> the projector, all else frozen
-tune      conversations about pictures        -> projector and decoder, the tower frozen
+tune      conversations about pictures        -> projector, decoder and tower, end to end
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ LANGUAGE_LOOP = LoopOptions(steps=500, rate=2e-3, warmup=50, seed=2)
 LANGUAGE = LanguageOptions(batch=32)
 ALIGN_BATCH, TUNE_BATCH = 32, 32
 ALIGN_LOOP = LoopOptions(steps=40, rate=1e-3, warmup=10, seed=55, weight_decay=0.0)
-TUNE_LOOP = LoopOptions(steps=1300, rate=1.2e-3, warmup=50, seed=56, optimizer="muon")
+TUNE_LOOP = LoopOptions(steps=520, rate=5e-4, warmup=20, seed=57, optimizer="muon")
 
 
 def text_config(vocab_size: int, bos_id: int, eos_id: int) -> TextConfig:
@@ -198,9 +198,10 @@ def train_align(shop: Workshop, *, minutes: float | None) -> int:
     initialise(model, ALIGN_LOOP.seed, layers=shop.config.text.num_layers)
     if shop.start is not None:
         model.load_state_dict(shop.start.state_dict())
-    taught = trained_weights(shop.out / "tower")
     assert model.vision is not None
-    model.vision.load_state_dict({name[7:]: value for name, value in taught.items() if name.startswith("vision.")})
+    if shop.start is None or (shop.out / "tower").exists():
+        taught = trained_weights(shop.out / "tower")
+        model.vision.load_state_dict({name[7:]: value for name, value in taught.items() if name.startswith("vision.")})
     if shop.start is None or (shop.out / "language").exists():
         model.language.load_state_dict(trained_weights(shop.out / "language"))
     objective = InstructObjective(
@@ -210,16 +211,19 @@ def train_align(shop: Workshop, *, minutes: float | None) -> int:
 
 
 def train_tune(shop: Workshop, *, minutes: float | None) -> int:
-    """Stage two: projector and decoder, from conversations; at its end the model is written to `out/model`."""
+    """Stage two: all of it, end to end, from conversations; at its end the model is written to `out/model`."""
     model = Llava(shop.config)
-    model.load_state_dict(trained_weights(shop.out / "align"))
+    if shop.start is None or (shop.out / "align").exists():
+        model.load_state_dict(trained_weights(shop.out / "align"))
+    else:
+        model.load_state_dict(shop.start.state_dict())
     questions = picture_questions(written(shop.art, seed=14, count=500))
     objective = InstructObjective(
         model,
         shop.tokenizer,
-        ConversationLessons(shop.art, seed=64, questions=questions),
+        ConversationLessons(shop.art, seed=65, questions=questions),
         InstructOptions(batch=TUNE_BATCH),
-        train="projector+language",
+        train="projector+language+vision",
     )
     step = run(objective, TUNE_LOOP, shop.out / "tune", minutes=minutes, device=shop.device)
     if join().leads:
