@@ -178,7 +178,7 @@ def mini_align(
 def mini_tune(
     data: Data = DATA, out: Out = OUT, minutes: Minutes = None, device: Device = "auto", start: Start = None
 ) -> None:
-    """Projector and decoder, from conversations about drawn pictures."""
+    """Tower, projector and decoder, end to end, from conversations about drawn pictures."""
     from lapilli.training.mini import train_tune
 
     _run(train_tune, data, out, minutes, device, start)
