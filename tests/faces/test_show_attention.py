@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lapilli.faces.cli import main
 
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A red square to the left, a blue one to the right, on a picture three times as wide as high."""
+    """A red square to the left, a blue circle to the right, on a picture three times as wide as high."""
     monkeypatch.setattr("sys.stdin", None)
     drawn = Image.new("RGB", (360, 120), "white")
     drawn.paste((220, 20, 20), (30, 30, 100, 90))
-    drawn.paste((20, 40, 220), (250, 30, 320, 90))
+    ImageDraw.Draw(drawn).ellipse((250, 25, 320, 95), fill=(20, 40, 220))
     drawn.save(tmp_path / "scene.png")
     return tmp_path / "scene.png"
 
@@ -31,7 +31,7 @@ def heat(path: Path) -> np.ndarray:
 
 def test_relevance_lies_over_what_was_said(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "looked.PNG"
-    assert main(["run", "mini", "What colour is the square?", str(scene), "--show-attention", str(out)]) == 0
+    assert main(["run", "mini", "What colour is the circle?", str(scene), "--show-attention", str(out)]) == 0
     assert capsys.readouterr().out == "Blue.\n"
     with Image.open(out) as sheet:
         assert sheet.format == "PNG"
