@@ -23,8 +23,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 from numbers_page import Section, publish
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from processes import memory
 
 ASK = {"model": "mini", "prompt": "What is there?", "format": "json"}
 OPTIONS = {"temperature": 0, "num_predict": 40}
@@ -159,15 +161,6 @@ def occupied(port: int) -> int:
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         told = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
     return sum(int(float(value)) for value in re.findall(r"^lapilli_requests_(?:running|queued) (\S+)$", told, re.M))
-
-
-def memory(process: int) -> int:
-    """Bytes in memory of a process and its children."""
-    total = psutil.Process(process).memory_info().rss
-    for child in psutil.Process(process).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += child.memory_info().rss
-    return total
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from adapters import write_adapter
 from PIL import Image
-from processes import gone
+from processes import ended
 
 import lapilli
 from lapilli.engine.ask import Ask, LoadOrder, News
@@ -382,7 +382,7 @@ def test_a_child_dies_with_its_parent() -> None:
         os.kill(child, 0)
         parent.kill()
     until = time.monotonic() + 5
-    while not gone(child):
+    while not ended(child):
         assert time.monotonic() < until, "it lives on"
         time.sleep(0.02)
 

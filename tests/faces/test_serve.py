@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from processes import family, gone
+from processes import family
 
 from lapilli.errors import InputError
 from lapilli.faces.serving import check_reach, claim
@@ -292,7 +293,7 @@ def test_the_real_thing_answers_and_leaves_nothing_behind(start: Start) -> None:
     served.process.send_signal(signal.SIGTERM)
     assert served.end() == 0
     assert is_free(served.port)
-    assert not any(not gone(child) for child in children)
+    assert not any(map(psutil.pid_exists, children))
     log = "".join(served.log)
     assert re.search(r"127\.0\.0\.1 POST /api/generate 200 \d+\.\d{3}s", log)
     assert "canary-prompt" not in log

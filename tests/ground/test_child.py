@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import gone, zombies
+from processes import ended, zombies
 
 from lapilli.ground.child import ChildError, call_in_child
 
@@ -182,12 +182,12 @@ def test_threads_have_their_own_children_and_a_slow_one_delays_nobody() -> None:
 
 def test_what_a_killed_child_started_dies_with_it() -> None:
     marker = call("grandchild")
-    assert not gone(marker)
+    assert not ended(marker)
     # The same child, so the same process group.
     with pytest.raises(ChildError):
         call_in_child("child_jobs:grandchild", None, seconds=0, memory_mb=256, max_output_bytes=1)
     for _ in range(100):
-        if gone(marker):
+        if ended(marker):
             break
         time.sleep(0.05)
     else:
@@ -231,7 +231,7 @@ def test_nothing_is_left_when_the_parent_ends(way: str) -> None:
     assert done.returncode == (way == "crash")
     pid = int(done.stdout)
     for _ in range(100):
-        if gone(pid):
+        if ended(pid):
             return
         time.sleep(0.05)
     pytest.fail(f"child {pid} outlived its parent")

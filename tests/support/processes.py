@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import psutil
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended, buried or not."""
+def ended(pid: int) -> bool:
+    """Whether a process has ended, buried or not; `psutil.pid_exists` says whether it is buried too."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -36,4 +34,4 @@ def memory(pid: int) -> int:
 
 def zombies() -> set[int]:
     """The children of this process that have ended and were never waited for."""
-    return {pid for pid in family(os.getpid()) if psutil.pid_exists(pid) and gone(pid)}
+    return {pid for pid in family() if psutil.pid_exists(pid) and ended(pid)}

@@ -133,6 +133,10 @@ class Workshop:
         """The whole model: every feature of the tower's last block, a two-layer projector, the decoder."""
         return llava_config(text_config(self.tokenizer.vocab_size, BOS_ID, EOS_ID), IMAGE_ID)
 
+    def has(self, stage: str) -> bool:
+        """Whether a stage's weights are to be read; those of `start` stand in for a stage that was left out."""
+        return self.start is None or (self.out / stage).exists()
+
     @classmethod
     def open(cls, data: Path, out: Path, device: torch.device, start: Path | None = None) -> Workshop:
         """Load the material; the vocabulary is made once and kept in `out/vocabulary`.
@@ -199,10 +203,10 @@ def train_align(shop: Workshop, *, minutes: float | None) -> int:
     if shop.start is not None:
         model.load_state_dict(shop.start.state_dict())
     assert model.vision is not None
-    if shop.start is None or (shop.out / "tower").exists():
+    if shop.has("tower"):
         taught = trained_weights(shop.out / "tower")
         model.vision.load_state_dict({name[7:]: value for name, value in taught.items() if name.startswith("vision.")})
-    if shop.start is None or (shop.out / "language").exists():
+    if shop.has("language"):
         model.language.load_state_dict(trained_weights(shop.out / "language"))
     objective = InstructObjective(
         model, shop.tokenizer, CaptionLessons(shop.art, seed=63), InstructOptions(batch=ALIGN_BATCH), train="projector"
@@ -213,10 +217,10 @@ def train_align(shop: Workshop, *, minutes: float | None) -> int:
 def train_tune(shop: Workshop, *, minutes: float | None) -> int:
     """Stage two: all of it, end to end, from conversations; at its end the model is written to `out/model`."""
     model = Llava(shop.config)
-    if shop.start is None or (shop.out / "align").exists():
-        model.load_state_dict(trained_weights(shop.out / "align"))
-    else:
+    if shop.start is not None:
         model.load_state_dict(shop.start.state_dict())
+    if shop.has("align"):
+        model.load_state_dict(trained_weights(shop.out / "align"))
     questions = picture_questions(written(shop.art, seed=14, count=500))
     objective = InstructObjective(
         model,

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
-from processes import family, gone
+from processes import family
 
 from lapilli.apps.executors.opening import open_executor
 from lapilli.apps.executors.processes import ProcessExecutor
@@ -82,7 +83,7 @@ time.sleep(60)
         coordinator.kill()
     assert len(found) == 2
     end = time.monotonic() + 10
-    while any(not gone(int(child)) for child in found):
+    while any(psutil.pid_exists(int(child)) for child in found):
         assert time.monotonic() < end, "a worker outlived its coordinator"
         time.sleep(0.02)
 

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from processes import family, gone
+from processes import family
 
 from lapilli.apps.executors.local import LocalExecutor
 from lapilli.apps.jobs.job import Job
@@ -154,7 +155,7 @@ def test_one_that_lapilli_starts_listens_at_this_machine_alone(tmp_path: Path, w
     driver.done()
     assert parts(tmp_path / "job") == whole
     end = time.monotonic() + 30
-    while left := [pid for pid in begun if not gone(pid)]:
+    while left := [pid for pid in begun if psutil.pid_exists(pid)]:
         assert time.monotonic() < end, f"{left} have outlived the run"
         time.sleep(0.1)
 
