@@ -20,7 +20,6 @@ from typing import Any
 
 import psutil
 import pytest
-from processes import family
 
 from lapilli.errors import InputError
 from lapilli.faces.serving import check_reach, claim
@@ -288,7 +287,7 @@ def test_the_real_thing_answers_and_leaves_nothing_behind(start: Start) -> None:
         assert json.loads(answer.body)["eval_count"] == 4
 
     asyncio.run(work())
-    children = family(served.process.pid)
+    children = [child.pid for child in psutil.Process(served.process.pid).children()]
     assert children or not sys.platform.startswith("linux")
     served.process.send_signal(signal.SIGTERM)
     assert served.end() == 0
