@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lapilli
+from lapilli.apps.backend.patience import Patience
 from lapilli.apps.jobs.columns import Columns
 from lapilli.apps.jobs.job import Job, JobReport
 from lapilli.apps.jobs.work import Executor, Item, Row, Worker
@@ -39,7 +40,6 @@ COLUMNS: Columns = {
 """A row: `value` is the answer read as JSON where the line has a schema, `error` why there is no answer."""
 
 SHARD = 64
-_GONE = 20  # errors of the machine in a row
 _LONGEST_LINE = 4 << 20
 _LARGEST_PICTURE = 256 << 20
 _KEYS = ("id", "image", "images", "question", "questions", "system", "schema", "options")
@@ -139,7 +139,7 @@ class Asking:
 
     def __init__(self, backend: Backend, folder: Path, window: int = 32) -> None:
         self._backend, self._folder, self._window = backend, folder, window
-        self._gone = 0
+        self._patience = Patience()
 
     def rows(self, items: Iterable[Item]) -> Iterator[Sequence[Row]]:
         """The rows of each item, in order. Raises what the machine failed with, many questions in a row."""
@@ -154,19 +154,10 @@ class Asking:
         for reply in self._backend.ask_all(calls(), window=self._window):
             while waiting[0].whole:
                 yield waiting.popleft().rows
-            self._weigh(reply)
+            self._patience.weigh(reply)
             waiting[0].hear(reply)
         while waiting:
             yield waiting.popleft().rows
-
-    def _weigh(self, reply: Reply | LapilliError) -> None:
-        """Raise an error that is no question's own when nothing else comes any more: no question is to blame."""
-        if not isinstance(reply, LapilliError) or isinstance(reply, InputError):
-            self._gone = 0
-            return
-        self._gone += 1
-        if self._gone >= _GONE:
-            raise reply
 
     def close(self) -> None:
         self._backend.close()

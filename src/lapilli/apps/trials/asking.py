@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lapilli.apps.backend.call import WINDOW, Backend, Call, Reply
+from lapilli.apps.backend.patience import Patience, is_machines
 from lapilli.apps.trials.answers import Answered, Said, read_answer
 from lapilli.apps.trials.prompt import SHORTEST, Question, instruction_for, questions
 from lapilli.apps.trials.schema import model_schema
@@ -25,7 +26,6 @@ _BYTES_A_TOKEN = 2.5  # few, so that what is not counted fits; what does not is 
 _SPARE = 16
 _LONGEST_PIECE = 12_000
 _HALVINGS = 4
-_TRIALS_IN_A_ROW = 20
 _IDLE_MOST = 1000
 _MOST_NAMES = 32
 
@@ -90,7 +90,7 @@ class Asking:
         self._backend, self._window = backend, window
         self._instruction = instruction_for(backend.context)
         self._budget = max(context - self.max_tokens - _SPARE, 16)
-        self._in_a_row = 0
+        self._patience = Patience()
 
     def hear(self, topics: Iterable[Topic[T]]) -> Iterator[Heard[T]]:
         """What is said about each topic, in order. Raises what the machine failed with, many trials in a row."""
@@ -144,10 +144,9 @@ class Asking:
 
     def _take(self, case: _Case[T], question: Question, reply: Reply | LapilliError, depth: int = 0) -> None:
         """Put one answer into its case; what did not fit, or was cut, is asked again in two."""
-        if isinstance(reply, LapilliError) and not isinstance(reply, InputError):
+        if is_machines(reply):
             reply = self._again(question, reply)
-        else:
-            self._in_a_row = 0
+        self._patience.weigh(reply)
         if isinstance(reply, LapilliError):
             mine = isinstance(reply, InputError)
             if not (mine and depth < _HALVINGS and self._halve(case, question, depth)):
@@ -169,18 +168,13 @@ class Asking:
             case.fail(code, f"the answer is no whole list of interventions: {reply.text[:80]!r}")
 
     def _again(self, question: Question, error: LapilliError) -> Reply | LapilliError:
-        """The same once more. Raises the error when nothing but errors came for many trials."""
+        """The same once more; the first error where the machine fails again."""
         try:
-            reply = self._backend.ask(self._call(question))
+            return self._backend.ask(self._call(question))
         except InputError as other:
             return other
         except LapilliError:
-            self._in_a_row += 1
-            if self._in_a_row >= _TRIALS_IN_A_ROW:
-                raise
             return error
-        self._in_a_row = 0
-        return reply
 
     def _halve(self, case: _Case[T], question: Question, depth: int) -> bool:
         """Ask in two pieces, and say whether that could be done."""
